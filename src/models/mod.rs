@@ -1,0 +1,12 @@
+//! Models as clients know them: names, versions, signatures, canonical requests and errors.
+//!
+//! Nothing here knows a wire format; surfaces in `api` translate.
+#![forbid(unsafe_code)]
+
+mod error;
+mod request;
+mod servable;
+
+pub use error::{Code, Error};
+pub use request::{ModelRef, Patience, Request, Response, VersionChoice};
+pub use servable::{Program, Servable, Signature, TensorInfo};

@@ -1,0 +1,72 @@
+//! One loaded version of a model: its signatures and the programs behind them.
+
+use super::{Error, Patience};
+use crate::{
+    proto::tensorflow::SignatureDef,
+    tensor::{DType, Tensor},
+};
+use std::{collections::BTreeMap, sync::Arc};
+
+/// What runs a signature. The graph floor provides it; tests provide fakes.
+pub trait Program: Send + Sync {
+    /// Runs with one tensor per signature input, in the order of [`Signature::inputs`], and appends
+    /// the tensors of the outputs whose positions in [`Signature::outputs`] are `wanted`, in that
+    /// order.
+    fn run(
+        &self,
+        inputs: &[Tensor],
+        wanted: &[usize],
+        patience: &Patience,
+        outputs: &mut Vec<Tensor>,
+    ) -> Result<(), Error>;
+}
+
+/// One input or output of a signature.
+#[derive(Clone, Debug, PartialEq)]
+pub struct TensorInfo {
+    /// The alias that clients use.
+    pub name: String,
+    /// The graph's tensor, as in `x:0`; shown in errors.
+    pub tensor: String,
+    /// Element type; `None` where kinglet has no such type.
+    pub dtype: Option<DType>,
+    /// Dimensions, `None` for an unknown one; `None` altogether when the rank is unknown.
+    pub shape: Option<Vec<Option<usize>>>,
+}
+
+/// One callable signature.
+pub struct Signature {
+    /// Its name, as in `serving_default`.
+    pub name: String,
+    /// Inputs, alphabetically by alias.
+    pub inputs: Vec<TensorInfo>,
+    /// Outputs, alphabetically by alias.
+    pub outputs: Vec<TensorInfo>,
+    /// Values of inputs that a gRPC request may leave out.
+    pub defaults: BTreeMap<String, Tensor>,
+    /// The definition as metadata calls show it; made up for formats other than SavedModel.
+    pub definition: SignatureDef,
+    /// Runs it.
+    pub program: Arc<dyn Program>,
+}
+
+/// A loaded version of a model.
+pub struct Servable {
+    /// The model's name.
+    pub name: String,
+    /// Its version.
+    pub version: i64,
+    /// Signatures by name. Those that only initialise (`__saved_model_init_op`) are in `definitions` only.
+    pub signatures: BTreeMap<String, Signature>,
+    /// Every signature definition of the model, callable or not, for metadata calls.
+    pub definitions: BTreeMap<String, SignatureDef>,
+    /// Bytes of weights and other constants.
+    pub weight_bytes: usize,
+}
+
+impl Servable {
+    /// The signature of that name.
+    pub fn signature(&self, name: &str) -> Option<&Signature> {
+        self.signatures.get(name)
+    }
+}
