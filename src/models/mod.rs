@@ -4,9 +4,13 @@
 #![forbid(unsafe_code)]
 
 mod error;
+mod inference;
+mod registry;
 mod request;
 mod servable;
 
 pub use error::{Code, Error};
+pub use inference::{Class, classify, predict, regress};
+pub use registry::{Registry, State, VersionStatus};
 pub use request::{ModelRef, Patience, Request, Response, VersionChoice};
 pub use servable::{Program, Servable, Signature, TensorInfo};
