@@ -6,14 +6,21 @@
 mod config;
 mod error;
 mod inference;
+mod loader;
+mod manager;
 mod registry;
 mod request;
 mod servable;
+mod source;
+#[cfg(test)]
+pub(crate) mod testing;
 pub mod textproto;
 
 pub use config::{ModelConfig, ModelsConfig, VersionPolicy};
 pub use error::{Code, Error};
 pub use inference::{Class, classify, predict, regress};
+pub use loader::Loader;
+pub use manager::{ConfigSource, Manager, ManagerSettings};
 pub use registry::{Registry, State, VersionStatus};
 pub use request::{ModelRef, Patience, Request, Response, VersionChoice};
 pub use servable::{Program, Servable, Signature, TensorInfo};
