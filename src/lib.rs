@@ -11,5 +11,6 @@
 //! * [`api`]: wire messages to canonical requests and back; [`cli`]: flags to a configuration
 //! * [`server`]: joins listeners, surfaces and models
 
+pub mod kernels;
 pub mod proto;
 pub mod tensor;
