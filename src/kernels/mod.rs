@@ -1,0 +1,17 @@
+//! Loops over slices: the arithmetic of a network, by hand, for every instruction set.
+//!
+//! Knows no tensor and no graph: kernels take slices and small descriptor structs, check that they fit and
+//! then run. [`Kernels`] is the way in; [`best`] picks it once per process. This floor is one of the two places
+//! with `unsafe` code; all of it stands behind checked methods.
+
+mod error;
+mod isa;
+mod map;
+mod math;
+mod table;
+mod threads;
+
+pub use error::KernelError;
+pub use map::{Unary, unary_f64};
+pub use table::{Kernels, available, best};
+pub use threads::Threads;
