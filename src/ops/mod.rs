@@ -13,6 +13,7 @@ pub use fact::{Fact, Inferred};
 pub use fused::Fused;
 pub(crate) use step::Source;
 pub use step::{Io, Lower, PackCache, Run, RunContext, Step};
+pub use window::Padding;
 
 use crate::{
     kernels::KernelError,
@@ -115,15 +116,20 @@ macro_rules! ops {
     };
 }
 
+pub mod binary;
 pub mod cast;
+pub mod conv;
 pub mod matmul;
 pub mod shape;
 pub mod state;
 pub mod unary;
+pub mod window;
 
 ops! {
     unary::Unary,
+    binary::Binary, binary::Compare, binary::Logical, binary::Not, binary::Select,
     cast::Cast,
+    conv::Conv,
     matmul::MatMul,
     shape::Identity, shape::Reshape, shape::Squeeze, shape::ExpandDims, shape::ShapeOf,
     state::ReadState, state::AssignState,
