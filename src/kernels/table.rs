@@ -22,6 +22,8 @@ pub struct Kernels {
     /// Rows of weights of one panel that the matrix product works through before it turns to the next panel.
     pub depth_block: usize,
     pub(super) tile: unsafe fn(&product::Tile, usize, usize),
+    pub(super) depthwise: unsafe fn(&depthwise::Line<'_>),
+    pub(super) binary: unsafe fn(binary::Binary, *const f32, usize, *const f32, usize, *mut f32, usize),
     pub(super) unary: unsafe fn(map::Unary, *const f32, *mut f32, usize),
 }
 
@@ -54,6 +56,8 @@ macro_rules! tier {
             tile_vectors: <$isa>::TILE_VECTORS,
             depth_block: $depth_block,
             tile: shim!($isa, $features, product::tile(work: &product::Tile, rows: usize, vectors: usize)),
+            depthwise: shim!($isa, $features, depthwise::depthwise(line: &depthwise::Line<'_>)),
+            binary: shim!($isa, $features, binary::binary(op: binary::Binary, a: *const f32, a_step: usize, b: *const f32, b_step: usize, out: *mut f32, length: usize)),
             unary: shim!($isa, $features, map::unary(op: map::Unary, x: *const f32, out: *mut f32, length: usize)),
         }
     };
