@@ -103,7 +103,10 @@ impl Operator for Logical {
     fn infer(&self, inputs: &[Fact]) -> Result<Inferred, OpError> {
         let shape = pair(inputs)?;
         if inputs[0].dtype != DType::Bool {
-            return Err(OpError::invalid(format!("{:?} needs bool, but {} is given", self.0, inputs[0].dtype)));
+            return Err(OpError::invalid(format!(
+                "{:?} needs bool, but {} is given",
+                self.0, inputs[0].dtype
+            )));
         }
         Ok(Inferred::one(DType::Bool, shape))
     }

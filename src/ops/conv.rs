@@ -26,7 +26,8 @@ impl Conv {
     /// The kernel's geometry and the output's shape.
     fn geometry(&self, inputs: &[Fact]) -> Result<(Conv2d, Shape), OpError> {
         let [x, w] = [&inputs[0], &inputs[1]];
-        let (&[batch, ref spatial @ .., channels], &[ref window @ .., depth, out_channels]) = (x.dims(), w.dims())
+        let (&[batch, ref spatial @ .., channels], &[ref window @ .., depth, out_channels]) =
+            (x.dims(), w.dims())
         else {
             return Err(misfit(x, w));
         };
@@ -94,7 +95,7 @@ impl Operator for Conv {
         let fused = self.fused;
         let (conv, _) = self.geometry(cx.inputs)?;
         let bias_input = fused.bias_input();
-        let pack = |weights: &[f32], bias: Option<&[f32]>, kernels| {
+        let pack = move |weights: &[f32], bias: Option<&[f32]>, kernels| {
             Ok::<_, OpError>(PackedConv::pack(kernels, &conv, weights, bias)?)
         };
         let bias_known = bias_input.is_none_or(|index| cx.value(index).is_some());
@@ -108,8 +109,16 @@ impl Operator for Conv {
                 let plan = ConvPlan::new(&conv, &packed)?;
                 let mut out = crate::tensor::AlignedVec::zeroed(conv.out_elements()?)?;
                 let mut epilogue = fused.epilogue();
-                epilogue.residual = fused.residual_input().and_then(|index| slice(index).transpose()).transpose()?;
-                cx.kernels.conv2d(&plan, &packed, x.as_slice()?, out.as_mut_slice(), &epilogue, cx.threads)?;
+                epilogue.residual =
+                    fused.residual_input().and_then(|index| slice(index).transpose()).transpose()?;
+                cx.kernels.conv2d(
+                    &plan,
+                    &packed,
+                    x.as_slice()?,
+                    out.as_mut_slice(),
+                    &epilogue,
+                    cx.threads,
+                )?;
                 let mut shape = Shape::from([conv.batch]);
                 if x.shape().len() == 4 {
                     shape.push(conv.out_height);

@@ -79,7 +79,8 @@ impl Padding {
         if window == 0 || stride == 0 || dilation == 0 {
             return Err(OpError::invalid("window, stride and dilation must be at least 1"));
         }
-        let reach = (window - 1).checked_mul(dilation).and_then(|span| span.checked_add(1)).ok_or_else(too_large)?;
+        let reach =
+            (window - 1).checked_mul(dilation).and_then(|span| span.checked_add(1)).ok_or_else(too_large)?;
         let same = |upper: bool| -> Option<(usize, usize, usize)> {
             let output = input.div_ceil(stride);
             let needed = output.saturating_sub(1).checked_mul(stride)?.checked_add(reach)?;
@@ -95,10 +96,8 @@ impl Padding {
                     Padding::Explicit(pads) => pads.get(position).copied().unwrap_or((0, 0)),
                     _ => (0, 0),
                 };
-                let padded = input
-                    .checked_add(before)
-                    .and_then(|sum| sum.checked_add(after))
-                    .ok_or_else(too_large)?;
+                let padded =
+                    input.checked_add(before).and_then(|sum| sum.checked_add(after)).ok_or_else(too_large)?;
                 if padded < reach {
                     return Err(OpError::invalid(format!(
                         "a window of {reach} does not fit into a dimension of {padded} (padding included)"
@@ -121,7 +120,13 @@ impl Padding {
 mod tests {
     use super::*;
 
-    fn one(padding: Padding, input: usize, window: usize, stride: usize, ceil: bool) -> (usize, usize, usize) {
+    fn one(
+        padding: Padding,
+        input: usize,
+        window: usize,
+        stride: usize,
+        ceil: bool,
+    ) -> (usize, usize, usize) {
         let axis = padding.axes(&[input], &[window], &[stride], &[], ceil).unwrap()[0];
         (axis.output, axis.before, axis.after)
     }
