@@ -5,13 +5,20 @@
 //! with `unsafe` code; all of it stands behind checked methods.
 
 mod error;
+mod gemm;
 mod isa;
 mod map;
 mod math;
+mod pack;
+mod product;
 mod table;
+#[cfg(test)]
+mod testing;
 mod threads;
 
 pub use error::KernelError;
 pub use map::{Unary, unary_f64};
+pub use pack::{BLayout, PackedB, PackedView, pack_into, packed_len};
+pub use product::Epilogue;
 pub use table::{Kernels, available, best};
 pub use threads::Threads;

@@ -6,9 +6,11 @@
 #![forbid(unsafe_code)]
 
 mod fact;
+mod fused;
 mod step;
 
 pub use fact::{Fact, Inferred};
+pub use fused::Fused;
 pub(crate) use step::Source;
 pub use step::{Io, Lower, PackCache, Run, RunContext, Step};
 
@@ -114,6 +116,7 @@ macro_rules! ops {
 }
 
 pub mod cast;
+pub mod matmul;
 pub mod shape;
 pub mod state;
 pub mod unary;
@@ -121,6 +124,7 @@ pub mod unary;
 ops! {
     unary::Unary,
     cast::Cast,
+    matmul::MatMul,
     shape::Identity, shape::Reshape, shape::Squeeze, shape::ExpandDims, shape::ShapeOf,
     state::ReadState, state::AssignState,
 }
