@@ -7,6 +7,7 @@
 mod error;
 mod gemm;
 mod isa;
+mod json_float;
 mod map;
 mod math;
 mod pack;
