@@ -12,6 +12,7 @@ mod element;
 mod error;
 mod gemm;
 mod isa;
+mod json_float;
 mod map;
 mod math;
 mod pack;

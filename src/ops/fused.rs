@@ -2,10 +2,12 @@
 
 use super::{Fact, OpError, RunContext};
 use crate::kernels::{self, Epilogue};
+use serde::{Deserialize, Serialize};
 
 /// Optional further inputs and a function, in the order in which they apply:
 /// `activation(product + bias + residual)`.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Fused {
     /// Input 2 is a vector over the output channels or columns.
     pub bias: bool,

@@ -6,16 +6,19 @@ use crate::{
     tensor::{DType, Shape, buffer::Plain},
 };
 use half::{bf16, f16};
+use serde::{Deserialize, Serialize};
 
 /// `a [.., m, k] * b [.., k, n] (+ bias [n]) (+ residual)`, the dimensions before the last two
 /// broadcast. Every numeric dtype; bias, residual and activation only for `F32`.
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct MatMul {
     /// `a` is `[.., k, m]`.
     pub transpose_a: bool,
     /// `b` is `[.., n, k]`.
     pub transpose_b: bool,
     /// What follows the product.
+    #[serde(flatten)]
     pub fused: Fused,
 }
 

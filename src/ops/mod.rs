@@ -6,6 +6,7 @@
 #![forbid(unsafe_code)]
 
 mod fact;
+mod function;
 mod fused;
 mod step;
 
@@ -19,6 +20,7 @@ use crate::{
     kernels::KernelError,
     tensor::{Tensor, TensorError},
 };
+use serde::{Deserialize, Serialize};
 
 /// What can go wrong with an operator, at planning or at run time.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
@@ -69,17 +71,22 @@ pub trait Operator {
     }
 }
 
-/// Lists the operators: `module::Payload` becomes the variant `Op::Payload`.
+/// Lists the operators: `module::Payload` becomes the variant `Op::Payload`. In kinglet's model files
+/// it is an object whose `op` is that word and whose other members are the payload's fields.
 macro_rules! ops {
     ($($module:ident :: $op:ident),* $(,)?) => {
         /// Any operator.
-        #[derive(Clone, Debug, PartialEq)]
+        #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+        #[serde(tag = "op")]
         #[allow(missing_docs)]
         pub enum Op {
             $($op($module::$op),)*
         }
 
         impl Op {
+            /// The names of all operators.
+            pub const NAMES: &[&str] = &[$(stringify!($op)),*];
+
             /// The operator's name.
             pub fn name(&self) -> &'static str {
                 match self {
