@@ -11,7 +11,13 @@
 //! * [`api`]: wire messages to canonical requests and back; [`cli`]: flags to a configuration
 //! * [`server`]: joins listeners, surfaces and models
 
+<<<<<<< HEAD
+pub mod graph;
+pub mod kernels;
+=======
 pub mod cli;
+>>>>>>> models
 pub mod models;
+pub mod ops;
 pub mod proto;
 pub mod tensor;

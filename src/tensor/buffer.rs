@@ -397,6 +397,19 @@ impl Blocks {
         self.blocks.get(block).map(|bytes| Buffer::from_aligned(bytes.clone()))
     }
 
+    /// The bytes of a region.
+    pub fn bytes_of(&self, region: Region) -> Result<&[u8], TensorError> {
+        if region.len == 0 {
+            return Ok(&[]);
+        }
+        let end = region.offset.checked_add(region.len);
+        let block = self.blocks.get(region.block);
+        block
+            .zip(end)
+            .and_then(|(block, end)| block.as_slice().get(region.offset..end))
+            .ok_or(TensorError::BadRegion(region))
+    }
+
     /// Bytes held.
     pub fn bytes(&self) -> usize {
         self.blocks.iter().map(|block| block.len()).sum()
