@@ -13,3 +13,4 @@
 
 pub mod proto;
 pub mod tensor;
+pub mod wire;
