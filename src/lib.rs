@@ -21,3 +21,4 @@ pub mod models;
 pub mod ops;
 pub mod proto;
 pub mod tensor;
+pub mod wire;
