@@ -7,8 +7,10 @@ use crate::{
 };
 use std::{collections::BTreeMap, sync::Arc};
 
+type Function = dyn Fn(&[Tensor]) -> Result<Vec<Tensor>, Error> + Send + Sync;
+
 /// A program made of a closure from inputs to all outputs.
-pub(crate) struct Returns(Box<dyn Fn(&[Tensor]) -> Result<Vec<Tensor>, Error> + Send + Sync>);
+pub(crate) struct Returns(Box<Function>);
 
 impl Returns {
     /// Calls `function` for every run.
