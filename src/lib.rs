@@ -11,12 +11,10 @@
 //! * [`api`]: wire messages to canonical requests and back; [`cli`]: flags to a configuration
 //! * [`server`]: joins listeners, surfaces and models
 
-<<<<<<< HEAD
+pub mod api;
+pub mod cli;
 pub mod graph;
 pub mod kernels;
-=======
-pub mod cli;
->>>>>>> models
 pub mod models;
 pub mod ops;
 pub mod proto;
