@@ -6,12 +6,13 @@ use super::error::KernelError;
 use super::isa::Isa;
 use super::table::Kernels;
 use super::threads::Threads;
+use serde::{Deserialize, Serialize};
 
 /// A function of two numbers of one type.
 ///
 /// Integers wrap; their division by zero is [`KernelError::DivisionByZero`]; `MIN / -1` wraps to `MIN`. The bitwise
 /// functions are for integers.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[allow(missing_docs, reason = "the names say what the variants compute")]
 pub enum Binary {
     Add,
@@ -47,7 +48,7 @@ pub enum Binary {
 }
 
 /// A comparison; all but `NotEqual` are false for NaN.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[allow(missing_docs, reason = "the names say what the variants compute")]
 pub enum Compare {
     Equal,
@@ -59,7 +60,7 @@ pub enum Compare {
 }
 
 /// A function of two truth values.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[allow(missing_docs, reason = "the names say what the variants compute")]
 pub enum Logical {
     And,

@@ -1,15 +1,18 @@
 //! Functions of two arguments with NumPy broadcasting: arithmetic, comparison, logic; and selection.
 
-use super::{Fact, Inferred, Io, Lower, OpError, Operator, Step, expect_inputs};
+use super::{Fact, Inferred, Io, Lower, OpError, Operator, Step, expect_inputs, function::one_function};
 use crate::{
     kernels::{self, BroadcastPlan, KernelError, Number, SelectPlan},
     tensor::{Bytes, DType, Shape, Tensor, buffer::Plain},
 };
 use half::{bf16, f16};
+use serde::{Deserialize, Serialize};
 
 /// `f(a, b)` of two tensors of one numeric dtype.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Binary(pub kernels::Binary);
+
+one_function!(Binary(kernels::Binary));
 
 impl Operator for Binary {
     fn infer(&self, inputs: &[Fact]) -> Result<Inferred, OpError> {
@@ -52,6 +55,8 @@ impl Operator for Binary {
 /// `a < b` and its kin, of two tensors of one dtype; gives `Bool`. Strings compare bytewise.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Compare(pub kernels::Compare);
+
+one_function!(Compare(kernels::Compare));
 
 impl Operator for Compare {
     fn infer(&self, inputs: &[Fact]) -> Result<Inferred, OpError> {
@@ -99,6 +104,8 @@ impl Operator for Compare {
 #[derive(Clone, Debug, PartialEq)]
 pub struct Logical(pub kernels::Logical);
 
+one_function!(Logical(kernels::Logical));
+
 impl Operator for Logical {
     fn infer(&self, inputs: &[Fact]) -> Result<Inferred, OpError> {
         let shape = pair(inputs)?;
@@ -122,7 +129,7 @@ impl Operator for Logical {
 }
 
 /// `not a`, of `Bool`.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Not;
 
 impl Operator for Not {
@@ -146,7 +153,7 @@ impl Operator for Not {
 }
 
 /// `condition ? a : b` element by element with broadcasting; any dtype.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Select;
 
 impl Operator for Select {

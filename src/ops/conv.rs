@@ -5,21 +5,30 @@ use crate::{
     kernels::{Conv2d, ConvPlan, PackedConv},
     tensor::{DType, Shape, Tensor},
 };
+use serde::{Deserialize, Serialize};
 
 /// `x [n, spatial.., c] * w [spatial.., c / groups, o] (+ bias [o]) (+ residual)`. `F32`; up to two
 /// spatial dimensions.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Conv {
     /// Distance of windows, per spatial dimension; empty means 1.
+    #[serde(default)]
     pub strides: Vec<usize>,
     /// Distance of a window's elements; empty means 1.
+    #[serde(default)]
     pub dilations: Vec<usize>,
     /// The border.
     pub padding: Padding,
     /// Channels are convolved in this many groups; as many as input channels is depthwise.
+    #[serde(default = "one")]
     pub groups: usize,
     /// What follows the sums.
+    #[serde(flatten)]
     pub fused: Fused,
+}
+
+fn one() -> usize {
+    1
 }
 
 impl Conv {

@@ -2,9 +2,10 @@
 //! and pooling share this arithmetic.
 
 use super::OpError;
+use serde::{Deserialize, Serialize};
 
 /// How the border is treated.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub enum Padding {
     /// Only whole windows.
     Valid,
