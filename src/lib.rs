@@ -19,3 +19,4 @@ pub mod models;
 pub mod ops;
 pub mod proto;
 pub mod tensor;
+pub mod wire;
