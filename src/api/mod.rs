@@ -5,3 +5,8 @@
 
 pub mod protobuf;
 pub mod tensor_proto;
+//! Surfaces: thin codecs between wire messages and the models' canonical requests. No surface
+//! calls another.
+#![forbid(unsafe_code)]
+
+pub mod json;
