@@ -5,7 +5,9 @@
 //! operators into these; planning asks them for shapes and for a [`Step`] to run.
 #![forbid(unsafe_code)]
 
+mod elements;
 mod fact;
+mod mapping;
 mod step;
 
 pub use fact::{Fact, Inferred};
@@ -114,6 +116,7 @@ macro_rules! ops {
 }
 
 pub mod cast;
+pub mod layout;
 pub mod shape;
 pub mod state;
 pub mod unary;
@@ -123,6 +126,8 @@ ops! {
     cast::Cast,
     shape::Identity, shape::Reshape, shape::Squeeze, shape::ExpandDims, shape::ShapeOf,
     state::ReadState, state::AssignState,
+    layout::Transpose, layout::Reverse, layout::DepthToSpace, layout::SpaceToDepth, layout::SpaceToBatch,
+    layout::BatchToSpace,
 }
 
 /// Checks the number of inputs.
