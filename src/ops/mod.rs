@@ -116,8 +116,10 @@ macro_rules! ops {
 }
 
 pub mod cast;
+pub mod join;
 pub mod layout;
 pub mod shape;
+pub mod slice;
 pub mod state;
 pub mod unary;
 
@@ -128,6 +130,8 @@ ops! {
     state::ReadState, state::AssignState,
     layout::Transpose, layout::Reverse, layout::DepthToSpace, layout::SpaceToDepth, layout::SpaceToBatch,
     layout::BatchToSpace,
+    join::Concat, join::Split, join::Tile, join::BroadcastTo,
+    slice::StridedSlice, slice::Slice, slice::SliceSize,
 }
 
 /// Checks the number of inputs.
