@@ -5,9 +5,11 @@
 //! operators into these; planning asks them for shapes and for a [`Step`] to run.
 #![forbid(unsafe_code)]
 
+mod elements;
 mod fact;
 mod function;
 mod fused;
+mod mapping;
 mod step;
 
 pub use fact::{Fact, Inferred};
@@ -127,7 +129,10 @@ pub mod binary;
 pub mod cast;
 pub mod conv;
 pub mod matmul;
+pub mod join;
+pub mod layout;
 pub mod shape;
+pub mod slice;
 pub mod state;
 pub mod unary;
 pub mod window;
@@ -140,6 +145,10 @@ ops! {
     matmul::MatMul,
     shape::Identity, shape::Reshape, shape::Squeeze, shape::ExpandDims, shape::ShapeOf,
     state::ReadState, state::AssignState,
+    layout::Transpose, layout::Reverse, layout::DepthToSpace, layout::SpaceToDepth, layout::SpaceToBatch,
+    layout::BatchToSpace,
+    join::Concat, join::Split, join::Tile, join::BroadcastTo,
+    slice::StridedSlice, slice::Slice, slice::SliceSize,
 }
 
 /// Checks the number of inputs.
