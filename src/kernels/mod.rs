@@ -17,6 +17,7 @@ mod map;
 mod math;
 mod norm;
 mod pack;
+mod pool;
 mod product;
 mod reduce;
 mod softmax;
@@ -24,6 +25,7 @@ mod table;
 #[cfg(test)]
 mod testing;
 mod threads;
+mod transpose;
 
 pub use axis::{ArgReduce, Axis, Cumulative, arg_reduce, cumulative};
 pub use binary::{Binary, Compare, Logical};
@@ -34,7 +36,9 @@ pub use error::KernelError;
 pub use map::{Unary, unary_f64};
 pub use norm::RowNorm;
 pub use pack::{BLayout, PackedB, PackedView, pack_into, packed_len};
+pub use pool::{Pool, Pool2d};
 pub use product::Epilogue;
 pub use reduce::{Reduce, ReducePlan};
 pub use table::{Kernels, available, best};
 pub use threads::Threads;
+pub use transpose::{TransposePlan, transpose, transpose_bytes};

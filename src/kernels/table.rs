@@ -30,6 +30,7 @@ pub struct Kernels {
     pub(super) softmax_columns: unsafe fn(*const f32, *mut f32, usize, usize, usize, bool),
     pub(super) norm_row: unsafe fn(&norm::Row),
     pub(super) scale_shift_row: unsafe fn(*const f32, *const f32, *const f32, *mut f32, usize),
+    pub(super) pool_window: unsafe fn(pool::Pool, &pool::Window),
     pub(super) unary: unsafe fn(map::Unary, *const f32, *mut f32, usize),
 }
 
@@ -70,6 +71,7 @@ macro_rules! tier {
             softmax_columns: shim!($isa, $features, softmax::softmax_columns(x: *const f32, out: *mut f32, rows: usize, stride: usize, count: usize, log: bool)),
             norm_row: shim!($isa, $features, norm::norm_row(row: &norm::Row)),
             scale_shift_row: shim!($isa, $features, norm::scale_shift_row(x: *const f32, scale: *const f32, shift: *const f32, out: *mut f32, length: usize)),
+            pool_window: shim!($isa, $features, pool::pool_window(op: pool::Pool, window: &pool::Window)),
             unary: shim!($isa, $features, map::unary(op: map::Unary, x: *const f32, out: *mut f32, length: usize)),
         }
     };
