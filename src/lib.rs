@@ -13,6 +13,7 @@
 
 pub mod api;
 pub mod cli;
+pub mod formats;
 pub mod graph;
 pub mod kernels;
 pub mod models;
