@@ -3,3 +3,4 @@
 #![forbid(unsafe_code)]
 
 pub mod json;
+pub mod tfs_rest;
