@@ -4,5 +4,6 @@
 #![forbid(unsafe_code)]
 
 pub mod json;
+pub mod tfs_rest;
 pub mod protobuf;
 pub mod tensor_proto;
