@@ -5,3 +5,4 @@
 
 pub mod protobuf;
 pub mod tensor_proto;
+pub mod tfs_grpc;
