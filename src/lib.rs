@@ -12,6 +12,12 @@
 //! * [`server`]: joins listeners, surfaces and models
 
 pub mod api;
+pub mod cli;
+pub mod formats;
+pub mod graph;
+pub mod kernels;
 pub mod models;
+pub mod ops;
 pub mod proto;
 pub mod tensor;
+pub mod wire;

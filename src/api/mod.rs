@@ -6,3 +6,8 @@
 pub mod protobuf;
 pub mod tensor_proto;
 pub mod tfs_grpc;
+//! Surfaces: thin codecs between wire messages and the models' canonical requests. No surface
+//! calls another.
+#![forbid(unsafe_code)]
+
+pub mod json;

@@ -397,6 +397,19 @@ impl Blocks {
         self.blocks.get(block).map(|bytes| Buffer::from_aligned(bytes.clone()))
     }
 
+    /// The bytes of a region.
+    pub fn bytes_of(&self, region: Region) -> Result<&[u8], TensorError> {
+        if region.len == 0 {
+            return Ok(&[]);
+        }
+        let end = region.offset.checked_add(region.len);
+        let block = self.blocks.get(region.block);
+        block
+            .zip(end)
+            .and_then(|(block, end)| block.as_slice().get(region.offset..end))
+            .ok_or(TensorError::BadRegion(region))
+    }
+
     /// Bytes held.
     pub fn bytes(&self) -> usize {
         self.blocks.iter().map(|block| block.len()).sum()
@@ -465,6 +478,16 @@ impl<'a> Views<'a> {
         let pointer = self.pointer(region);
         // SAFETY: as for outputs; `scratch_taken` makes it a single hand-out.
         view_mut(unsafe { std::slice::from_raw_parts_mut(pointer, region.len) })
+    }
+}
+
+/// Gives freed memory back to the system. The allocator of glibc keeps what a dropped model used; other
+/// allocators do this on their own, there it does nothing.
+pub fn release_free_memory() {
+    #[cfg(all(target_os = "linux", target_env = "gnu"))]
+    // SAFETY: `malloc_trim` takes a number, touches only free memory and locks the allocator itself.
+    unsafe {
+        libc::malloc_trim(0);
     }
 }
 

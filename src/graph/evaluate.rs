@@ -1,0 +1,83 @@
+//! Computing one operator on whole tensors, apart from any plan: constant folding.
+
+use crate::{
+    kernels::{Kernels, Threads},
+    ops::{
+        Fact, Inferred, Io, Lower, Op, OpError, Operator, PackCache, Run, RunContext, Source, state::States,
+    },
+    tensor::{
+        Tensor,
+        buffer::{Blocks, Region, StepRegions},
+    },
+};
+
+/// What there is to compute with.
+pub(super) struct Machine<'a> {
+    pub(super) kernels: &'static Kernels,
+    pub(super) threads: &'a Threads,
+}
+
+/// The outputs of an operator on these inputs.
+pub(super) fn evaluate(machine: &Machine<'_>, op: &Op, inputs: &[Tensor]) -> Result<Vec<Tensor>, OpError> {
+    let facts: Vec<Fact> = inputs.iter().cloned().map(Fact::known).collect();
+    let outputs = match op.infer(&facts)? {
+        Inferred::Facts(outputs) => outputs,
+        Inferred::AtRun => Vec::new(),
+        Inferred::NeedsValue(input) => {
+            return Err(OpError::invalid(format!("the value of input {input} is needed but absent")));
+        }
+    };
+    if let Some(values) = outputs.iter().map(|fact| fact.value.clone()).collect::<Option<Vec<Tensor>>>()
+        && !values.is_empty()
+    {
+        return Ok(values);
+    }
+    let constants = vec![None; inputs.len()];
+    let packs = PackCache::default();
+    let cx = Lower {
+        inputs: &facts,
+        outputs: &outputs,
+        kernels: machine.kernels,
+        packs: &packs,
+        constants: &constants,
+    };
+    let step = op.lower(&cx)?;
+    // Stateful operators are never evaluated apart from a run.
+    let states = States::default();
+    let context = RunContext { kernels: machine.kernels, threads: machine.threads, states: &states };
+    match &step.run {
+        Run::Alias => match (inputs, outputs.as_slice()) {
+            ([input, ..], [output, ..]) => Ok(vec![input.reshaped(output.shape.clone())?]),
+            _ => Err(OpError::Memory("an alias")),
+        },
+        Run::Tensors(run) => run(inputs, &context),
+        Run::Arena(run) => {
+            let mut lens = vec![step.scratch];
+            for fact in &outputs {
+                let size = fact.dtype.size().ok_or(OpError::Memory("strings"))?;
+                lens.push(fact.elements().saturating_mul(size));
+            }
+            let regions: Vec<Region> =
+                lens.iter().enumerate().map(|(block, &len)| Region { block, offset: 0, len }).collect();
+            let regions = StepRegions::new(&lens, Vec::new(), regions[1..].to_vec(), regions[0])?;
+            let mut blocks = Blocks::default();
+            blocks.prepare(&lens)?;
+            let tensors: Vec<Option<Tensor>> = inputs.iter().cloned().map(Some).collect();
+            let sources: Vec<Source> = (0..inputs.len()).map(Source::Tensor).collect();
+            run(&mut Io {
+                views: blocks.views(&regions)?,
+                sources: &sources,
+                tensors: &tensors,
+                context: &context,
+            })?;
+            outputs
+                .iter()
+                .enumerate()
+                .map(|(index, fact)| {
+                    let data = blocks.share(index + 1).ok_or(OpError::Memory("an output"))?;
+                    Ok(Tensor::from_buffer(fact.dtype, fact.shape.clone(), data)?)
+                })
+                .collect()
+        }
+    }
+}

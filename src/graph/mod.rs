@@ -1,0 +1,166 @@
+//! The intermediate representation: values and nodes in execution order, from any format.
+//!
+//! A [`Graph`] is plain data, made by an importer through [`Builder`], simplified by [`passes`],
+//! and handed to a [`Backend`]. The backend of this crate plans it per input shapes ([`plan`]) and
+//! runs the plans ([`run`]).
+#![forbid(unsafe_code)]
+
+mod arena;
+mod builder;
+mod evaluate;
+pub mod passes;
+mod plan;
+mod run;
+#[cfg(test)]
+pub(crate) mod testing;
+
+pub use builder::Builder;
+pub use run::{Cpu, RunOptions};
+
+use crate::{
+    ops::{Op, OpError, state::States},
+    tensor::{DType, Tensor, TensorError},
+};
+use std::{collections::BTreeMap, sync::Arc};
+
+/// Names a value of a [`Graph`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ValueId(pub(crate) usize);
+
+/// An operator applied to values.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Node {
+    /// The operator.
+    pub op: Op,
+    /// Name in the source model, for errors and profiles.
+    pub name: String,
+    /// Values read.
+    pub inputs: Vec<ValueId>,
+    /// Values written.
+    pub outputs: Vec<ValueId>,
+}
+
+/// An input of a graph.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Input {
+    /// Name that callers use.
+    pub name: String,
+    /// The value it feeds.
+    pub value: ValueId,
+    /// Element type.
+    pub dtype: DType,
+    /// Dimensions, `None` for one that may differ between calls; `None` altogether for any rank.
+    pub shape: Option<Vec<Option<usize>>>,
+}
+
+/// A computation from named inputs to named outputs.
+#[derive(Clone, Debug, Default)]
+pub struct Graph {
+    pub(crate) nodes: Vec<Node>,
+    pub(crate) constants: BTreeMap<ValueId, Tensor>,
+    pub(crate) inputs: Vec<Input>,
+    pub(crate) outputs: Vec<(String, ValueId)>,
+    pub(crate) values: usize,
+    pub(crate) states: Arc<States>,
+}
+
+impl Graph {
+    /// Inputs, in the order in which [`Program::run`] takes them.
+    pub fn inputs(&self) -> &[Input] {
+        &self.inputs
+    }
+
+    /// Outputs, in the order in which [`Program::run`] gives them.
+    pub fn outputs(&self) -> &[(String, ValueId)] {
+        &self.outputs
+    }
+
+    /// Nodes, in execution order.
+    pub fn nodes(&self) -> &[Node] {
+        &self.nodes
+    }
+
+    /// Constants by the value that they are.
+    pub fn constants(&self) -> &BTreeMap<ValueId, Tensor> {
+        &self.constants
+    }
+
+    /// Bytes of all constants.
+    pub fn constant_bytes(&self) -> usize {
+        self.constants.values().map(Tensor::memory).sum()
+    }
+
+    /// How often each operator occurs.
+    pub fn operator_counts(&self) -> BTreeMap<&'static str, usize> {
+        let mut counts = BTreeMap::new();
+        for node in &self.nodes {
+            *counts.entry(node.op.name()).or_default() += 1;
+        }
+        counts
+    }
+}
+
+/// What can go wrong while compiling or running a graph.
+#[derive(Debug, Clone, PartialEq, thiserror::Error)]
+pub enum GraphError {
+    /// An operator failed.
+    #[error("{source}\n\t [[{{{{node {node}}}}}]]")]
+    Node {
+        /// The node's name in the source model.
+        node: String,
+        /// The operator's name.
+        op: &'static str,
+        /// What it says.
+        source: OpError,
+    },
+    /// The run was given another number of inputs than the graph has.
+    #[error("the graph has {expected} inputs, but {found} are given")]
+    InputCount {
+        /// Inputs of the graph.
+        expected: usize,
+        /// Inputs given.
+        found: usize,
+    },
+    /// An input has another dtype than the graph was built for.
+    #[error("input \"{name}\" must be {expected}, but {found} is given")]
+    InputDType {
+        /// The input.
+        name: String,
+        /// Its dtype.
+        expected: DType,
+        /// The dtype given.
+        found: DType,
+    },
+    /// A value is used that nothing produces; the importer is wrong or the file is.
+    #[error("value {0} of the graph is used but never computed")]
+    Undefined(usize),
+    /// Memory.
+    #[error(transparent)]
+    Tensor(#[from] TensorError),
+    /// The deadline passed between two steps.
+    #[error("the deadline passed while the model was running")]
+    Deadline,
+    /// A step panicked; a bug, kept from the other requests.
+    #[error("internal: a step of the model panicked")]
+    Panicked,
+}
+
+/// Something that can turn graphs into programs.
+pub trait Backend: Send + Sync {
+    /// Its name, as in `cpu`.
+    fn name(&self) -> &'static str;
+
+    /// Prepares a graph for runs of any input shapes.
+    fn compile(&self, graph: Arc<Graph>) -> Result<Box<dyn Program>, GraphError>;
+}
+
+/// A compiled graph. Shared by threads; each run has its own memory.
+pub trait Program: Send + Sync {
+    /// Runs on one tensor per graph input and appends one tensor per graph output to `outputs`.
+    fn run(
+        &self,
+        inputs: &[Tensor],
+        outputs: &mut Vec<Tensor>,
+        options: &RunOptions,
+    ) -> Result<(), GraphError>;
+}

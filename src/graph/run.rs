@@ -1,0 +1,442 @@
+//! The CPU backend: finds or makes the plan for the inputs' shapes and walks through its steps.
+
+use super::{
+    Backend, Graph, GraphError, Program,
+    evaluate::Machine,
+    plan::{End, Plan, PlannedResult, PlannedStep, Plans, TensorSource, node_error, plan},
+};
+use crate::{
+    kernels::{Kernels, Threads},
+    ops::{Fact, Io, OpError, Operator, PackCache, Run, RunContext},
+    tensor::{Buffer, Shape, Tensor, TensorError, buffer::Blocks},
+};
+use std::{
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::{Arc, PoisonError},
+    time::Instant,
+};
+
+/// Memory of finished runs that a plan keeps for the next ones; more are freed.
+const MAX_IDLE_MEMORIES: usize = 32;
+
+/// The hand-written kernels.
+pub struct Cpu {
+    kernels: &'static Kernels,
+    threads: Threads,
+}
+
+impl Cpu {
+    /// A backend that runs on these threads.
+    pub fn new(kernels: &'static Kernels, threads: Threads) -> Self {
+        Self { kernels, threads }
+    }
+}
+
+impl Backend for Cpu {
+    fn name(&self) -> &'static str {
+        "cpu"
+    }
+
+    fn compile(&self, graph: Arc<Graph>) -> Result<Box<dyn Program>, GraphError> {
+        let assigns = graph.nodes.iter().any(|node| matches!(node.op, crate::ops::Op::AssignState(_)));
+        let stateful = graph.nodes.iter().any(|node| node.op.stateful());
+        let locking = match (assigns, stateful) {
+            (true, _) => Locking::Write,
+            (false, true) => Locking::Read,
+            (false, false) => Locking::None,
+        };
+        Ok(Box::new(CpuProgram {
+            graph,
+            kernels: self.kernels,
+            threads: self.threads.clone(),
+            packs: PackCache::default(),
+            plans: Plans::default(),
+            locking,
+        }))
+    }
+}
+
+/// Options of one run.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct RunOptions {
+    /// The run ends with [`GraphError::Deadline`] after this moment.
+    pub deadline: Option<Instant>,
+}
+
+/// Memory of one run of one plan.
+pub(super) struct Memory {
+    blocks: Blocks,
+    tensors: Vec<Option<Tensor>>,
+    arguments: Vec<Tensor>,
+}
+
+enum Locking {
+    None,
+    Read,
+    Write,
+}
+
+struct CpuProgram {
+    graph: Arc<Graph>,
+    kernels: &'static Kernels,
+    threads: Threads,
+    packs: PackCache,
+    plans: Plans,
+    locking: Locking,
+}
+
+impl Program for CpuProgram {
+    fn run(
+        &self,
+        inputs: &[Tensor],
+        outputs: &mut Vec<Tensor>,
+        options: &RunOptions,
+    ) -> Result<(), GraphError> {
+        self.check(inputs)?;
+        let states = &self.graph.states.runs;
+        let (mut reads, mut writes) = (None, None);
+        match self.locking {
+            Locking::None => {}
+            Locking::Read => reads = Some(states.read().unwrap_or_else(PoisonError::into_inner)),
+            Locking::Write => writes = Some(states.write().unwrap_or_else(PoisonError::into_inner)),
+        }
+        // A panic in a kernel is a bug, but it must cost one request only.
+        let result = catch_unwind(AssertUnwindSafe(|| self.run_plans(inputs, outputs, options)))
+            .unwrap_or(Err(GraphError::Panicked));
+        drop((reads.take(), writes.take()));
+        result
+    }
+}
+
+impl CpuProgram {
+    fn check(&self, inputs: &[Tensor]) -> Result<(), GraphError> {
+        let expected = &self.graph.inputs;
+        if expected.len() != inputs.len() {
+            return Err(GraphError::InputCount { expected: expected.len(), found: inputs.len() });
+        }
+        for (input, tensor) in expected.iter().zip(inputs) {
+            if input.dtype != tensor.dtype() {
+                return Err(GraphError::InputDType {
+                    name: input.name.clone(),
+                    expected: input.dtype,
+                    found: tensor.dtype(),
+                });
+            }
+        }
+        Ok(())
+    }
+
+    fn run_plans(
+        &self,
+        inputs: &[Tensor],
+        outputs: &mut Vec<Tensor>,
+        options: &RunOptions,
+    ) -> Result<(), GraphError> {
+        let shapes_match = |plan: &Plan| {
+            plan.inputs.iter().zip(inputs).all(|((_, fact), tensor)| fact.shape == *tensor.shape())
+        };
+        let mut current = match self.plans.find(shapes_match) {
+            Some(plan) => plan,
+            None => {
+                let facts = self.graph.inputs.iter().zip(inputs);
+                let facts = facts
+                    .map(|(input, tensor)| (input.value, Fact::new(tensor.dtype(), tensor.shape().clone())))
+                    .collect();
+                self.plans.keep(self.plan(0, facts, &[])?)
+            }
+        };
+        // Only graphs with data-dependent shapes carry values from plan to plan.
+        let mut held: Vec<Tensor> = Vec::new();
+        loop {
+            let given = if held.is_empty() { inputs } else { &held };
+            let End::Continue { node, carried, needed, known, plans } = &current.end else {
+                return self.run_plan(&current, given, outputs, options);
+            };
+            let mut results = Vec::with_capacity(carried.len());
+            self.run_plan(&current, given, &mut results, options)?;
+            let matches = |plan: &Plan| {
+                plan.inputs.iter().zip(&results).all(|((_, fact), tensor)| {
+                    fact.shape == *tensor.shape() && fact.value.as_ref().is_none_or(|value| value == tensor)
+                })
+            };
+            let next = match plans.find(matches) {
+                Some(plan) => plan,
+                None => {
+                    let facts = carried.iter().zip(&results).map(|(value, tensor)| {
+                        let fact = match needed.contains(value) {
+                            true => Fact::known(tensor.clone()),
+                            false => Fact::new(tensor.dtype(), tensor.shape().clone()),
+                        };
+                        (*value, fact)
+                    });
+                    plans.keep(self.plan(*node, facts.collect(), known)?)
+                }
+            };
+            held = results;
+            current = next;
+        }
+    }
+
+    fn plan(
+        &self,
+        start: usize,
+        facts: Vec<(super::ValueId, Fact)>,
+        known: &[(super::ValueId, Tensor)],
+    ) -> Result<Plan, GraphError> {
+        let machine = Machine { kernels: self.kernels, threads: &self.threads };
+        plan(&self.graph, &machine, &self.packs, start, facts, known)
+    }
+
+    fn run_plan(
+        &self,
+        plan: &Plan,
+        inputs: &[Tensor],
+        outputs: &mut Vec<Tensor>,
+        options: &RunOptions,
+    ) -> Result<(), GraphError> {
+        let idle = plan.idle.lock().unwrap_or_else(PoisonError::into_inner).pop();
+        let mut memory = idle.unwrap_or_else(|| Memory {
+            blocks: Blocks::default(),
+            tensors: plan.tensors.clone(),
+            arguments: Vec::new(),
+        });
+        memory.blocks.prepare(&plan.blocks)?;
+        for (slot, tensor) in memory.tensors.iter_mut().zip(inputs) {
+            *slot = Some(tensor.clone());
+        }
+        self.run_steps(plan, &mut memory, options)?;
+        for result in &plan.results {
+            outputs.push(memory.result(result).map_err(GraphError::from)?);
+        }
+        for (slot, planned) in memory.tensors.iter_mut().zip(&plan.tensors) {
+            if planned.is_none() {
+                *slot = None;
+            }
+        }
+        let mut idle = plan.idle.lock().unwrap_or_else(PoisonError::into_inner);
+        if idle.len() < MAX_IDLE_MEMORIES {
+            idle.push(memory);
+        }
+        Ok(())
+    }
+
+    fn run_steps(&self, plan: &Plan, memory: &mut Memory, options: &RunOptions) -> Result<(), GraphError> {
+        let context =
+            RunContext { kernels: self.kernels, threads: &self.threads, states: &self.graph.states };
+        for planned in &plan.steps {
+            if options.deadline.is_some_and(|deadline| Instant::now() >= deadline) {
+                return Err(GraphError::Deadline);
+            }
+            let (node, result) = match planned {
+                PlannedStep::Arena { node, step, sources, regions } => {
+                    let Run::Arena(run) = &step.run else { continue };
+                    let mut io = Io {
+                        views: memory.blocks.views(regions)?,
+                        sources,
+                        tensors: &memory.tensors,
+                        context: &context,
+                    };
+                    (*node, run(&mut io))
+                }
+                PlannedStep::Tensors { node, step, inputs, outputs } => {
+                    let Run::Tensors(run) = &step.run else { continue };
+                    memory.gather(inputs)?;
+                    let result =
+                        run(&memory.arguments, &context).and_then(|tensors| memory.keep(tensors, outputs));
+                    memory.arguments.clear();
+                    (*node, result)
+                }
+            };
+            result.map_err(|source| node_error(&self.graph.nodes[node], source))?;
+        }
+        Ok(())
+    }
+}
+
+impl Memory {
+    /// Collects the arguments of a tensor step.
+    fn gather(&mut self, sources: &[TensorSource]) -> Result<(), GraphError> {
+        self.arguments.clear();
+        for source in sources {
+            let tensor = match source {
+                TensorSource::Tensor { index, shape } => self.tensor(*index, Some(shape))?,
+                TensorSource::Region { region, dtype, shape } => {
+                    let bytes = self.blocks.bytes_of(*region)?;
+                    Tensor::from_buffer(*dtype, shape.clone(), Buffer::copy_of(bytes)?)?
+                }
+            };
+            self.arguments.push(tensor);
+        }
+        Ok(())
+    }
+
+    fn keep(&mut self, tensors: Vec<Tensor>, outputs: &[(usize, Option<Fact>)]) -> Result<(), OpError> {
+        if tensors.len() < outputs.len() {
+            return Err(OpError::Memory("too few outputs"));
+        }
+        for (tensor, (index, fact)) in tensors.into_iter().zip(outputs) {
+            let as_planned = |fact: &Fact| fact.dtype == tensor.dtype() && fact.shape == *tensor.shape();
+            if !fact.as_ref().is_none_or(as_planned) {
+                return Err(OpError::Memory("an output of another shape"));
+            }
+            if let Some(slot) = self.tensors.get_mut(*index) {
+                *slot = Some(tensor);
+            }
+        }
+        Ok(())
+    }
+
+    fn tensor(&self, index: usize, shape: Option<&Shape>) -> Result<Tensor, TensorError> {
+        let tensor = self.tensors.get(index).and_then(Option::as_ref);
+        let tensor = tensor.ok_or(TensorError::OutOfMemory { bytes: 0 })?;
+        match shape {
+            Some(shape) if tensor.shape() != shape => tensor.reshaped(shape.clone()),
+            _ => Ok(tensor.clone()),
+        }
+    }
+
+    fn result(&self, result: &PlannedResult) -> Result<Tensor, TensorError> {
+        match result {
+            PlannedResult::Tensor { index, shape } => self.tensor(*index, shape.as_ref()),
+            PlannedResult::Block { block, dtype, shape } => {
+                let data = self.blocks.share(*block).unwrap_or_else(|| Buffer::from_static(&[]));
+                Tensor::from_buffer(*dtype, shape.clone(), data)
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        graph::Builder,
+        kernels,
+        ops::{
+            cast::Cast,
+            shape::{Reshape, ShapeOf},
+            state::{AssignState, Assignment, ReadState, States},
+            unary::Unary,
+        },
+        tensor::{DType, Shape},
+    };
+
+    fn compile(graph: Graph) -> Box<dyn Program> {
+        Cpu::new(kernels::best(), Threads::single()).compile(Arc::new(graph)).unwrap()
+    }
+
+    fn run(program: &dyn Program, inputs: &[Tensor]) -> Result<Vec<Tensor>, GraphError> {
+        let mut outputs = Vec::new();
+        program.run(inputs, &mut outputs, &RunOptions::default())?;
+        Ok(outputs)
+    }
+
+    fn floats(shape: &[usize], values: &[f32]) -> Tensor {
+        Tensor::from_slice(shape, values).unwrap()
+    }
+
+    /// The shape comes from an input, so the graph is planned in two parts.
+    fn reshaping() -> Graph {
+        let mut b = Builder::new();
+        let x = b.input("x", DType::F32, None);
+        let shape = b.input("shape", DType::I32, None);
+        let shape = b.push(Cast { to: DType::I64 }, &[shape]);
+        let early = b.push(Unary(kernels::Unary::Neg), &[x]);
+        let y = b.push(Reshape { zero_copies: false }, &[early, shape]);
+        let y = b.push(Unary(kernels::Unary::Abs), &[y]);
+        b.finish(vec![("y".into(), y), ("early".into(), early)])
+    }
+
+    #[test]
+    fn shapes_that_depend_on_data_are_planned_late() {
+        let program = compile(reshaping());
+        let x = floats(&[4], &[1.0, -2.0, 3.0, -4.0]);
+        for shape in [&[2, 2][..], &[4, 1], &[-1], &[2, 2]] {
+            let wanted = Tensor::from_slice([shape.len()], shape).unwrap();
+            let y = run(program.as_ref(), &[x.clone(), wanted]).unwrap();
+            assert_eq!(y[0].as_slice::<f32>().unwrap(), [1.0, 2.0, 3.0, 4.0]);
+            assert_eq!(y[0].shape().len(), shape.len());
+            assert_eq!(y[1].as_slice::<f32>().unwrap(), [-1.0, 2.0, -3.0, 4.0]);
+        }
+        let wrong = Tensor::from_slice([1], &[5]).unwrap();
+        let error = run(program.as_ref(), &[x, wrong]).unwrap_err();
+        assert!(error.to_string().contains("requested shape is [5]"), "{error}");
+    }
+
+    #[test]
+    fn many_shapes_stay_correct_beyond_the_cache() {
+        let program = compile(reshaping());
+        for size in (1..40).chain(1..40) {
+            let x = floats(&[size], &vec![1.5; size]);
+            let shape = Tensor::from_slice([2], &[1, size as i32]).unwrap();
+            let y = run(program.as_ref(), &[x, shape]).unwrap();
+            assert_eq!(*y[0].shape(), Shape::from([1, size]));
+        }
+    }
+
+    #[test]
+    fn an_output_may_be_an_input_a_constant_or_twice_the_same() {
+        let mut b = Builder::new();
+        let x = b.input("x", DType::F32, None);
+        let c = b.scalar(7.0);
+        let shape = b.push(ShapeOf { dtype: DType::I64 }, &[x]);
+        let y = b.push(Unary(kernels::Unary::Neg), &[x]);
+        let outputs = [("x", x), ("c", c), ("shape", shape), ("y", y), ("again", y)];
+        let graph = b.finish(outputs.map(|(name, value)| (name.to_owned(), value)).to_vec());
+        let program = compile(graph);
+        let x = floats(&[2, 1], &[1.0, 2.0]);
+        let first = run(program.as_ref(), &[x.clone()]).unwrap();
+        assert_eq!(first[0], x);
+        assert_eq!(first[1].as_slice::<f32>().unwrap(), [7.0]);
+        assert_eq!(first[2].as_slice::<i64>().unwrap(), [2, 1]);
+        assert_eq!(first[3], first[4]);
+        // Tensors that a caller keeps are not overwritten by the next run.
+        run(program.as_ref(), &[floats(&[2, 1], &[9.0, 9.0])]).unwrap();
+        assert_eq!(first[3].as_slice::<f32>().unwrap(), [-1.0, -2.0]);
+    }
+
+    #[test]
+    fn inputs_are_checked() {
+        let program = compile(reshaping());
+        let x = floats(&[1], &[1.0]);
+        let error = run(program.as_ref(), &[x.clone()]).unwrap_err();
+        assert_eq!(error, GraphError::InputCount { expected: 2, found: 1 });
+        let error = run(program.as_ref(), &[x.clone(), x]).unwrap_err();
+        assert_eq!(error.to_string(), "input \"shape\" must be int32, but float is given");
+    }
+
+    #[test]
+    fn a_deadline_in_the_past_ends_the_run() {
+        let program = compile(reshaping());
+        let shape = Tensor::from_slice([1], &[1]).unwrap();
+        let options = RunOptions { deadline: Some(Instant::now()) };
+        let result = program.run(&[floats(&[1], &[1.0]), shape], &mut Vec::new(), &options);
+        assert_eq!(result, Err(GraphError::Deadline));
+    }
+
+    #[test]
+    fn variables_keep_their_value_between_runs() {
+        let states = Arc::new(States::new(vec![Tensor::scalar(1.0f32)]));
+        let mut b = Builder::new();
+        b.set_states(states.clone());
+        let by = b.input("by", DType::F32, None);
+        let sum = b.push(AssignState { cell: 0, assignment: Assignment::Add }, &[by]);
+        let add = compile(b.finish(vec![("sum".into(), sum)]));
+        let mut b = Builder::new();
+        b.set_states(states);
+        let value = b.push(ReadState { cell: 0, dtype: DType::F32, shape: Shape::scalar() }, &[]);
+        let get = compile(b.finish(vec![("value".into(), value)]));
+        std::thread::scope(|scope| {
+            for _ in 0..4 {
+                scope.spawn(|| {
+                    for _ in 0..100 {
+                        run(add.as_ref(), &[Tensor::scalar(2.0f32)]).unwrap();
+                    }
+                });
+            }
+        });
+        let value = run(get.as_ref(), &[]).unwrap();
+        assert_eq!(value[0].as_slice::<f32>().unwrap(), [801.0]);
+        assert!(run(add.as_ref(), &[floats(&[1], &[1.0])]).is_err(), "another shape");
+    }
+}

@@ -1,0 +1,91 @@
+//! AVX2 with FMA: eight lanes, sixteen registers. Every x86-64 server and laptop since 2013 (Haswell, Zen).
+
+use super::Isa;
+use core::arch::x86_64::*;
+
+/// The token: AVX2 and FMA were detected.
+#[derive(Clone, Copy)]
+pub(crate) struct Avx2(());
+
+/// `MASKS[8 - n..][..8]` has its first `n` lanes set.
+static MASKS: [i32; 16] = [-1, -1, -1, -1, -1, -1, -1, -1, 0, 0, 0, 0, 0, 0, 0, 0];
+
+/// The mask of the first `count` lanes.
+#[inline(always)]
+fn first(count: usize) -> __m256i {
+    debug_assert!(count <= 8);
+    // SAFETY: 8 - count..16 - count lies within the sixteen integers; AVX is there as a token is.
+    unsafe { _mm256_loadu_si256(MASKS.as_ptr().add(8 - count.min(8)).cast()) }
+}
+
+// SAFETY: a token is made only after detection (`table`); every method is the intrinsic of its meaning.
+unsafe impl Isa for Avx2 {
+    type F32 = __m256;
+    type I32 = __m256i;
+    type Mask = __m256;
+    const LANES: usize = 8;
+    const TILE_ROWS: usize = 6;
+    const TILE_VECTORS: usize = 2;
+
+    #[inline(always)]
+    unsafe fn assume() -> Self {
+        Avx2(())
+    }
+    #[inline(always)]
+    unsafe fn load(self, from: *const f32) -> __m256 {
+        // SAFETY: the caller vouches for eight floats.
+        unsafe { _mm256_loadu_ps(from) }
+    }
+    #[inline(always)]
+    unsafe fn store(self, to: *mut f32, value: __m256) {
+        // SAFETY: the caller vouches for eight floats.
+        unsafe { _mm256_storeu_ps(to, value) }
+    }
+    #[inline(always)]
+    unsafe fn load_partial(self, from: *const f32, count: usize) -> __m256 {
+        // SAFETY: lanes above `count` are masked off and not read.
+        unsafe { _mm256_maskload_ps(from, first(count)) }
+    }
+    #[inline(always)]
+    unsafe fn store_partial(self, to: *mut f32, value: __m256, count: usize) {
+        // SAFETY: lanes above `count` are masked off and not written.
+        unsafe { _mm256_maskstore_ps(to, first(count), value) }
+    }
+    #[inline(always)]
+    fn shift_left<const N: i32>(self, a: __m256i) -> __m256i {
+        // SAFETY: the token is proof of the instruction set.
+        unsafe { _mm256_slli_epi32::<N>(a) }
+    }
+    #[inline(always)]
+    fn shift_right<const N: i32>(self, a: __m256i) -> __m256i {
+        // SAFETY: the token is proof of the instruction set.
+        unsafe { _mm256_srai_epi32::<N>(a) }
+    }
+    intrinsics! {
+        splat(value: f32) -> __m256 = _mm256_set1_ps(value);
+        add(a: __m256, b: __m256) -> __m256 = _mm256_add_ps(a, b);
+        sub(a: __m256, b: __m256) -> __m256 = _mm256_sub_ps(a, b);
+        mul(a: __m256, b: __m256) -> __m256 = _mm256_mul_ps(a, b);
+        div(a: __m256, b: __m256) -> __m256 = _mm256_div_ps(a, b);
+        mul_add(a: __m256, b: __m256, c: __m256) -> __m256 = _mm256_fmadd_ps(a, b, c);
+        min(a: __m256, b: __m256) -> __m256 = _mm256_min_ps(a, b);
+        max(a: __m256, b: __m256) -> __m256 = _mm256_max_ps(a, b);
+        sqrt(a: __m256) -> __m256 = _mm256_sqrt_ps(a);
+        floor(a: __m256) -> __m256 = _mm256_floor_ps(a);
+        round(a: __m256) -> __m256 = _mm256_round_ps::<{ _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC }>(a);
+        less(a: __m256, b: __m256) -> __m256 = _mm256_cmp_ps::<_CMP_LT_OQ>(a, b);
+        less_equal(a: __m256, b: __m256) -> __m256 = _mm256_cmp_ps::<_CMP_LE_OQ>(a, b);
+        equal(a: __m256, b: __m256) -> __m256 = _mm256_cmp_ps::<_CMP_EQ_OQ>(a, b);
+        select(mask: __m256, yes: __m256, no: __m256) -> __m256 = _mm256_blendv_ps(no, yes, mask);
+        splat_int(value: i32) -> __m256i = _mm256_set1_epi32(value);
+        to_bits(a: __m256) -> __m256i = _mm256_castps_si256(a);
+        from_bits(a: __m256i) -> __m256 = _mm256_castsi256_ps(a);
+        to_int(a: __m256) -> __m256i = _mm256_cvtps_epi32(a);
+        from_int(a: __m256i) -> __m256 = _mm256_cvtepi32_ps(a);
+        add_int(a: __m256i, b: __m256i) -> __m256i = _mm256_add_epi32(a, b);
+        sub_int(a: __m256i, b: __m256i) -> __m256i = _mm256_sub_epi32(a, b);
+        and(a: __m256i, b: __m256i) -> __m256i = _mm256_and_si256(a, b);
+        or(a: __m256i, b: __m256i) -> __m256i = _mm256_or_si256(a, b);
+        xor(a: __m256i, b: __m256i) -> __m256i = _mm256_xor_si256(a, b);
+    }
+}

@@ -1,0 +1,173 @@
+//! The vector instructions that kernels are written in, one implementation per instruction set.
+//!
+//! A kernel is one function, generic over [`Isa`], that never names an instruction. The value of an `Isa`
+//! type is a token without size that can be had only where the CPU was asked for the feature, so its
+//! arithmetic is safe to call. Everything here and in the kernels is `#[inline(always)]`: the code takes the
+//! instruction set of the `#[target_feature]` function (see `table`) into which it is inlined.
+
+/// Writes methods of an [`Isa`] that are one intrinsic each.
+#[allow(unused_macros)]
+macro_rules! intrinsics {
+    ($($method:ident($($arg:ident: $type:ty),+) -> $out:ty = $body:expr;)+) => { $(
+        #[inline(always)]
+        fn $method(self, $($arg: $type),+) -> $out {
+            // SAFETY: the intrinsic computes in registers, and the token is proof of the instruction set.
+            unsafe { $body }
+        }
+    )+ };
+}
+
+#[cfg(target_arch = "x86_64")]
+pub(crate) mod avx2;
+#[cfg(target_arch = "x86_64")]
+pub(crate) mod avx512;
+#[cfg(target_arch = "aarch64")]
+pub(crate) mod neon;
+pub(crate) mod portable;
+
+/// One instruction set: f32 vectors of [`Isa::LANES`] lanes and the i32 and mask vectors of the same width.
+///
+/// # Safety
+/// An implementation must make its value only where the CPU has the instructions, and every method must do
+/// what its documentation says in every lane: kernels index memory with the results.
+pub(crate) unsafe trait Isa: Copy {
+    /// A vector of f32.
+    type F32: Copy;
+    /// A vector of i32 with as many lanes.
+    type I32: Copy;
+    /// One truth value per lane.
+    type Mask: Copy;
+
+    /// Lanes of a vector.
+    const LANES: usize;
+    /// Rows of the matrix product's register tile.
+    const TILE_ROWS: usize;
+    /// Vectors of a row of that tile.
+    const TILE_VECTORS: usize;
+
+    /// The token.
+    ///
+    /// # Safety
+    /// The CPU must have the instruction set.
+    unsafe fn assume() -> Self;
+
+    /// Reads `LANES` floats; no alignment is asked for.
+    ///
+    /// # Safety
+    /// `from` must be readable for `LANES` floats.
+    unsafe fn load(self, from: *const f32) -> Self::F32;
+    /// Writes `LANES` floats; no alignment is asked for.
+    ///
+    /// # Safety
+    /// `to` must be writable for `LANES` floats.
+    unsafe fn store(self, to: *mut f32, value: Self::F32);
+    /// Reads `count <= LANES` floats; the other lanes are zero.
+    ///
+    /// # Safety
+    /// `from` must be readable for `count` floats.
+    unsafe fn load_partial(self, from: *const f32, count: usize) -> Self::F32;
+    /// Writes the first `count <= LANES` lanes.
+    ///
+    /// # Safety
+    /// `to` must be writable for `count` floats.
+    unsafe fn store_partial(self, to: *mut f32, value: Self::F32, count: usize);
+
+    /// `value` in every lane.
+    fn splat(self, value: f32) -> Self::F32;
+    /// `a + b`
+    fn add(self, a: Self::F32, b: Self::F32) -> Self::F32;
+    /// `a - b`
+    fn sub(self, a: Self::F32, b: Self::F32) -> Self::F32;
+    /// `a * b`
+    fn mul(self, a: Self::F32, b: Self::F32) -> Self::F32;
+    /// `a / b`
+    fn div(self, a: Self::F32, b: Self::F32) -> Self::F32;
+    /// `a * b + c`, rounded once where the instruction set can.
+    fn mul_add(self, a: Self::F32, b: Self::F32, c: Self::F32) -> Self::F32;
+    /// The smaller one. NaN if `b` is NaN; `b` or NaN if `a` is.
+    fn min(self, a: Self::F32, b: Self::F32) -> Self::F32;
+    /// The greater one. NaN if `b` is NaN; `b` or NaN if `a` is.
+    fn max(self, a: Self::F32, b: Self::F32) -> Self::F32;
+    /// Square root, correctly rounded.
+    fn sqrt(self, a: Self::F32) -> Self::F32;
+    /// The greatest integer not above `a`.
+    fn floor(self, a: Self::F32) -> Self::F32;
+    /// The nearest integer, half to even.
+    fn round(self, a: Self::F32) -> Self::F32;
+
+    /// `a < b`, false if either is NaN.
+    fn less(self, a: Self::F32, b: Self::F32) -> Self::Mask;
+    /// `a <= b`, false if either is NaN.
+    fn less_equal(self, a: Self::F32, b: Self::F32) -> Self::Mask;
+    /// `a == b`, false if either is NaN.
+    fn equal(self, a: Self::F32, b: Self::F32) -> Self::Mask;
+    /// `yes` where the mask is true, else `no`.
+    fn select(self, mask: Self::Mask, yes: Self::F32, no: Self::F32) -> Self::F32;
+
+    /// `value` in every lane.
+    fn splat_int(self, value: i32) -> Self::I32;
+    /// The bits of a float, unchanged.
+    fn to_bits(self, a: Self::F32) -> Self::I32;
+    /// The float of these bits.
+    fn from_bits(self, a: Self::I32) -> Self::F32;
+    /// Conversion of integral floats within i32; other values give an unspecified integer.
+    fn to_int(self, a: Self::F32) -> Self::I32;
+    /// Conversion, rounded to nearest.
+    fn from_int(self, a: Self::I32) -> Self::F32;
+    /// `a + b`, wrapping.
+    fn add_int(self, a: Self::I32, b: Self::I32) -> Self::I32;
+    /// `a - b`, wrapping.
+    fn sub_int(self, a: Self::I32, b: Self::I32) -> Self::I32;
+    /// Bitwise and.
+    fn and(self, a: Self::I32, b: Self::I32) -> Self::I32;
+    /// Bitwise or.
+    fn or(self, a: Self::I32, b: Self::I32) -> Self::I32;
+    /// Bitwise exclusive or.
+    fn xor(self, a: Self::I32, b: Self::I32) -> Self::I32;
+    /// Shift left by `N` bits.
+    fn shift_left<const N: i32>(self, a: Self::I32) -> Self::I32;
+    /// Shift right by `N` bits, copying the sign.
+    fn shift_right<const N: i32>(self, a: Self::I32) -> Self::I32;
+
+    /// The lanes as an array, for the horizontal operations that end a reduction; lanes above `LANES` are
+    /// unspecified.
+    #[inline(always)]
+    fn lanes(self, a: Self::F32) -> [f32; MAX_LANES] {
+        let mut lanes = [0.0; MAX_LANES];
+        // SAFETY: the array holds MAX_LANES >= LANES floats.
+        unsafe { self.store(lanes.as_mut_ptr(), a) };
+        lanes
+    }
+    /// The magnitude of `a`.
+    #[inline(always)]
+    fn abs(self, a: Self::F32) -> Self::F32 {
+        self.from_bits(self.and(self.to_bits(a), self.splat_int(i32::MAX)))
+    }
+    /// `a` with its sign flipped.
+    #[inline(always)]
+    fn neg(self, a: Self::F32) -> Self::F32 {
+        self.from_bits(self.xor(self.to_bits(a), self.splat_int(i32::MIN)))
+    }
+    /// The magnitude of `a` with the sign of `b`.
+    #[inline(always)]
+    fn copy_sign(self, a: Self::F32, b: Self::F32) -> Self::F32 {
+        let sign = self.and(self.to_bits(b), self.splat_int(i32::MIN));
+        self.from_bits(self.or(self.and(self.to_bits(a), self.splat_int(i32::MAX)), sign))
+    }
+    /// The sum of the lanes, added in pairs.
+    #[inline(always)]
+    fn reduce_add(self, a: Self::F32) -> f32 {
+        let mut lanes = self.lanes(a);
+        let mut width = Self::LANES;
+        while width > 1 {
+            width /= 2;
+            for lane in 0..width {
+                lanes[lane] += lanes[lane + width];
+            }
+        }
+        lanes[0]
+    }
+}
+
+/// No instruction set has more lanes.
+pub(crate) const MAX_LANES: usize = 16;

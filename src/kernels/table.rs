@@ -1,0 +1,140 @@
+//! The table of kernels: one function pointer per kernel and instruction set, chosen once per process.
+//!
+//! Adding a kernel is one field and one line in `tier!`; adding an instruction set is one file under `isa` and one
+//! `tier!`. The functions in the table are unsafe and unchecked; the methods of [`Kernels`] in the modules of
+//! the kernels check lengths and are the way in.
+
+use super::isa::{self, Isa};
+use super::*;
+use std::sync::OnceLock;
+
+/// The kernels for one instruction set. Safe to use wherever a reference can be had: [`available`] lists only
+/// what this CPU can run.
+pub struct Kernels {
+    /// `portable`, `avx2`, `avx512` or `neon`: the word for the environment variable `KINGLET_ISA`.
+    pub name: &'static str,
+    /// f32 lanes of a vector.
+    pub lanes: usize,
+    /// Rows of the matrix product's register tile.
+    pub tile_rows: usize,
+    /// Vectors in a row of that tile; a panel of packed weights is this many vectors wide.
+    pub tile_vectors: usize,
+    /// Rows of weights of one panel that the matrix product works through before it turns to the next panel.
+    pub depth_block: usize,
+    pub(super) tile: unsafe fn(&product::Tile, usize, usize),
+    pub(super) depthwise: unsafe fn(&depthwise::Line<'_>),
+    pub(super) binary: unsafe fn(binary::Binary, *const f32, usize, *const f32, usize, *mut f32, usize),
+    pub(super) unary: unsafe fn(map::Unary, *const f32, *mut f32, usize),
+}
+
+impl std::fmt::Debug for Kernels {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Kernels({})", self.name)
+    }
+}
+
+/// A function with the instruction set's features on, into which the generic kernel is inlined.
+macro_rules! shim {
+    ($isa:ty, [$($feature:literal)?], $($kernel:ident)::+ ($($arg:ident: $type:ty),*) $(-> $out:ty)?) => {{
+        $(#[target_feature(enable = $feature)])?
+        unsafe fn shim($($arg: $type),*) $(-> $out)? {
+            // SAFETY: the table is handed out only where the features were detected, and the caller keeps the
+            // kernel's own contract.
+            unsafe { $($kernel)::+(<$isa>::assume(), $($arg),*) }
+        }
+        shim
+    }};
+}
+
+/// The table of one instruction set.
+macro_rules! tier {
+    ($name:literal, $isa:ty, $features:tt, depth_block: $depth_block:literal) => {
+        Kernels {
+            name: $name,
+            lanes: <$isa>::LANES,
+            tile_rows: <$isa>::TILE_ROWS,
+            tile_vectors: <$isa>::TILE_VECTORS,
+            depth_block: $depth_block,
+            tile: shim!($isa, $features, product::tile(work: &product::Tile, rows: usize, vectors: usize)),
+            depthwise: shim!($isa, $features, depthwise::depthwise(line: &depthwise::Line<'_>)),
+            binary: shim!($isa, $features, binary::binary(op: binary::Binary, a: *const f32, a_step: usize, b: *const f32, b_step: usize, out: *mut f32, length: usize)),
+            unary: shim!($isa, $features, map::unary(op: map::Unary, x: *const f32, out: *mut f32, length: usize)),
+        }
+    };
+}
+
+static PORTABLE: Kernels = tier!("portable", isa::portable::Portable, [], depth_block: 256);
+#[cfg(target_arch = "x86_64")]
+static AVX2: Kernels = tier!("avx2", isa::avx2::Avx2, ["avx2,fma"], depth_block: 256);
+#[cfg(target_arch = "x86_64")]
+static AVX512: Kernels =
+    tier!("avx512", isa::avx512::Avx512, ["avx512f,avx512bw,avx512vl,avx512dq,avx2,fma"], depth_block: 256);
+#[cfg(target_arch = "aarch64")]
+static NEON: Kernels = tier!("neon", isa::neon::Neon, ["neon"], depth_block: 256);
+
+/// The tables that this CPU can run, best first. The last one is always `portable`.
+pub fn available() -> &'static [&'static Kernels] {
+    static AVAILABLE: OnceLock<Vec<&'static Kernels>> = OnceLock::new();
+    AVAILABLE.get_or_init(|| {
+        let mut tables = Vec::new();
+        #[cfg(target_arch = "x86_64")]
+        {
+            let avx2 = is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma");
+            if avx2
+                && is_x86_feature_detected!("avx512f")
+                && is_x86_feature_detected!("avx512bw")
+                && is_x86_feature_detected!("avx512vl")
+                && is_x86_feature_detected!("avx512dq")
+            {
+                tables.push(&AVX512);
+            }
+            if avx2 {
+                tables.push(&AVX2);
+            }
+        }
+        #[cfg(target_arch = "aarch64")]
+        if std::arch::is_aarch64_feature_detected!("neon") {
+            tables.push(&NEON);
+        }
+        tables.push(&PORTABLE);
+        tables
+    })
+}
+
+/// The table to use: the one that `KINGLET_ISA` names, else the best. A name that this CPU has not is
+/// reported in the log and ignored.
+pub fn best() -> &'static Kernels {
+    static BEST: OnceLock<&'static Kernels> = OnceLock::new();
+    BEST.get_or_init(|| choose(std::env::var("KINGLET_ISA").ok().as_deref()))
+}
+
+fn choose(wanted: Option<&str>) -> &'static Kernels {
+    let Some(wanted) = wanted.filter(|name| !name.is_empty()) else { return first() };
+    available().iter().find(|kernels| kernels.name == wanted).copied().unwrap_or_else(|| {
+        let names: Vec<_> = available().iter().map(|kernels| kernels.name).collect();
+        log::warn!(
+            "KINGLET_ISA={wanted} is not available here, {} is used; available: {}",
+            first().name,
+            names.join(", ")
+        );
+        first()
+    })
+}
+
+fn first() -> &'static Kernels {
+    available().first().copied().unwrap_or(&PORTABLE)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn portable_is_always_there_and_names_are_found() {
+        assert_eq!(available().last().unwrap().name, "portable");
+        assert_eq!(choose(Some("portable")).name, "portable");
+        assert_eq!(choose(Some("no such thing")).name, available()[0].name);
+        assert_eq!(choose(Some("")).name, available()[0].name);
+        assert_eq!(choose(None).name, available()[0].name);
+    }
+}

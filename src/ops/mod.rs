@@ -1,0 +1,238 @@
+//! Operators: what each computes, independent of where a model came from.
+//!
+//! An operator is a payload struct with its attributes that implements [`Operator`], and one word
+//! in the [`ops!`] list below, which makes it a variant of [`Op`]. Importers decompose a format's
+//! operators into these; planning asks them for shapes and for a [`Step`] to run.
+#![forbid(unsafe_code)]
+
+mod elements;
+mod fact;
+mod function;
+mod fused;
+mod mapping;
+mod step;
+
+pub use fact::{Fact, Inferred};
+pub use fused::Fused;
+pub(crate) use step::Source;
+pub use step::{Io, Lower, PackCache, Run, RunContext, Step};
+pub use window::Padding;
+
+use crate::{
+    kernels::KernelError,
+    tensor::{Tensor, TensorError},
+};
+use serde::{Deserialize, Serialize};
+
+/// What can go wrong with an operator, at planning or at run time.
+#[derive(Debug, Clone, PartialEq, thiserror::Error)]
+pub enum OpError {
+    /// The inputs' shapes, dtypes or values do not fit the operator.
+    #[error("{0}")]
+    Invalid(String),
+    /// The operator has no such case.
+    #[error("{0}")]
+    Unsupported(String),
+    /// A kernel refused its arguments.
+    #[error(transparent)]
+    Kernel(#[from] KernelError),
+    /// A tensor could not be made.
+    #[error(transparent)]
+    Tensor(#[from] TensorError),
+    /// A plan gave the operator memory that does not fit; a bug.
+    #[error("internal: the plan gave {0} the wrong memory")]
+    Memory(&'static str),
+}
+
+impl OpError {
+    /// Inputs that do not fit.
+    pub fn invalid(message: impl Into<String>) -> Self {
+        Self::Invalid(message.into())
+    }
+
+    /// A case that is not supported.
+    pub fn unsupported(message: impl Into<String>) -> Self {
+        Self::Unsupported(message.into())
+    }
+}
+
+/// What planning needs to know of an operator.
+pub trait Operator {
+    /// Dtype and shape rule: the facts of the outputs, given those of the inputs, whose shapes are
+    /// concrete. An `Err` means that these inputs can never work.
+    fn infer(&self, inputs: &[Fact]) -> Result<Inferred, OpError>;
+
+    /// Picks kernels and packs weights for inputs and outputs of these shapes. Called once per
+    /// plan; what it returns runs many times and must not allocate unless it is [`Run::Tensors`].
+    fn lower(&self, cx: &Lower<'_>) -> Result<Step, OpError>;
+
+    /// True when the result depends on more than the inputs, so that it must not be folded,
+    /// deduplicated or dropped.
+    fn stateful(&self) -> bool {
+        false
+    }
+}
+
+/// Lists the operators: `module::Payload` becomes the variant `Op::Payload`. In kinglet's model files
+/// it is an object whose `op` is that word and whose other members are the payload's fields.
+macro_rules! ops {
+    ($($module:ident :: $op:ident),* $(,)?) => {
+        /// Any operator.
+        #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+        #[serde(tag = "op")]
+        #[allow(missing_docs)]
+        pub enum Op {
+            $($op($module::$op),)*
+        }
+
+        impl Op {
+            /// The names of all operators.
+            pub const NAMES: &[&str] = &[$(stringify!($op)),*];
+
+            /// The operator's name.
+            pub fn name(&self) -> &'static str {
+                match self {
+                    $(Op::$op(_) => stringify!($op),)*
+                }
+            }
+        }
+
+        impl Operator for Op {
+            fn infer(&self, inputs: &[Fact]) -> Result<Inferred, OpError> {
+                match self {
+                    $(Op::$op(op) => op.infer(inputs),)*
+                }
+            }
+
+            fn lower(&self, cx: &Lower<'_>) -> Result<Step, OpError> {
+                match self {
+                    $(Op::$op(op) => op.lower(cx),)*
+                }
+            }
+
+            fn stateful(&self) -> bool {
+                match self {
+                    $(Op::$op(op) => op.stateful(),)*
+                }
+            }
+        }
+
+        $(impl From<$module::$op> for Op {
+            fn from(op: $module::$op) -> Self {
+                Op::$op(op)
+            }
+        })*
+    };
+}
+
+pub mod binary;
+pub mod cast;
+pub mod conv;
+pub mod matmul;
+pub mod join;
+pub mod layout;
+pub mod shape;
+pub mod slice;
+pub mod state;
+pub mod unary;
+pub mod window;
+
+ops! {
+    unary::Unary,
+    binary::Binary, binary::Compare, binary::Logical, binary::Not, binary::Select,
+    cast::Cast,
+    conv::Conv,
+    matmul::MatMul,
+    shape::Identity, shape::Reshape, shape::Squeeze, shape::ExpandDims, shape::ShapeOf,
+    state::ReadState, state::AssignState,
+    layout::Transpose, layout::Reverse, layout::DepthToSpace, layout::SpaceToDepth, layout::SpaceToBatch,
+    layout::BatchToSpace,
+    join::Concat, join::Split, join::Tile, join::BroadcastTo,
+    slice::StridedSlice, slice::Slice, slice::SliceSize,
+}
+
+/// Checks the number of inputs.
+pub(crate) fn expect_inputs(inputs: &[Fact], range: std::ops::RangeInclusive<usize>) -> Result<(), OpError> {
+    if range.contains(&inputs.len()) {
+        return Ok(());
+    }
+    let (least, most) = (range.start(), range.end());
+    let wanted = if least == most { least.to_string() } else { format!("{least} to {most}") };
+    Err(OpError::invalid(format!("expected {wanted} inputs, but {} are given", inputs.len())))
+}
+
+/// The integers of an input whose value must be known to plan, or the request to make it known.
+macro_rules! known_integers {
+    ($inputs:expr, $index:expr) => {
+        match $inputs.get($index).map(|fact: &$crate::ops::Fact| &fact.value) {
+            Some(Some(value)) => value.to_i64_vec()?,
+            Some(None) => return Ok($crate::ops::Inferred::NeedsValue($index)),
+            None => {
+                return Err($crate::ops::OpError::invalid(format!("input {} is missing", $index)));
+            }
+        }
+    };
+}
+pub(crate) use known_integers;
+
+/// Calls `$body` with `$t` bound to the Rust type of a numeric dtype, `u8` standing for `bool`.
+macro_rules! with_element {
+    ($dtype:expr, $t:ident => $body:expr, else $other:expr) => {{
+        use $crate::tensor::DType as D;
+        match $dtype {
+            D::Bool | D::U8 => {
+                type $t = u8;
+                $body
+            }
+            D::U16 => {
+                type $t = u16;
+                $body
+            }
+            D::U32 => {
+                type $t = u32;
+                $body
+            }
+            D::U64 => {
+                type $t = u64;
+                $body
+            }
+            D::I8 => {
+                type $t = i8;
+                $body
+            }
+            D::I16 => {
+                type $t = i16;
+                $body
+            }
+            D::I32 => {
+                type $t = i32;
+                $body
+            }
+            D::I64 => {
+                type $t = i64;
+                $body
+            }
+            D::F16 => {
+                type $t = half::f16;
+                $body
+            }
+            D::BF16 => {
+                type $t = half::bf16;
+                $body
+            }
+            D::F32 => {
+                type $t = f32;
+                $body
+            }
+            D::F64 => {
+                type $t = f64;
+                $body
+            }
+            _ => $other,
+        }
+    }};
+}
+pub(crate) use with_element;
+
+/// An operator's outputs at run time, for [`Run::Tensors`].
+pub type Tensors = Vec<Tensor>;

@@ -1,0 +1,175 @@
+//! Lowered operators: what runs, and the memory it may touch.
+
+use super::{Fact, OpError, Tensors, state::States};
+use crate::{
+    kernels::{Kernels, Threads},
+    tensor::{
+        Tensor,
+        buffer::{Plain, Views, view},
+    },
+};
+use std::{
+    any::Any,
+    collections::HashMap,
+    sync::{Arc, Mutex, PoisonError},
+};
+
+type ArenaFn = dyn Fn(&mut Io<'_>) -> Result<(), OpError> + Send + Sync;
+type TensorsFn = dyn Fn(&[Tensor], &RunContext<'_>) -> Result<Tensors, OpError> + Send + Sync;
+
+/// How a step computes.
+pub enum Run {
+    /// Reads and writes planned memory; never allocates.
+    Arena(Box<ArenaFn>),
+    /// Works on whole tensors and may allocate: strings, shapes that depend on data, state,
+    /// control flow.
+    Tensors(Box<TensorsFn>),
+    /// Output 0 is input 0 under another shape; nothing runs.
+    Alias,
+}
+
+/// An operator, ready to run on inputs of the planned shapes.
+pub struct Step {
+    /// What to do.
+    pub run: Run,
+    /// Bytes of scratch memory.
+    pub scratch: usize,
+}
+
+impl Step {
+    /// A step over planned memory.
+    pub fn arena(run: impl Fn(&mut Io<'_>) -> Result<(), OpError> + Send + Sync + 'static) -> Self {
+        Self { run: Run::Arena(Box::new(run)), scratch: 0 }
+    }
+
+    /// A step over whole tensors.
+    pub fn tensors(
+        run: impl Fn(&[Tensor], &RunContext<'_>) -> Result<Tensors, OpError> + Send + Sync + 'static,
+    ) -> Self {
+        Self { run: Run::Tensors(Box::new(run)), scratch: 0 }
+    }
+
+    /// No step: the output is the input under another shape.
+    pub fn alias() -> Self {
+        Self { run: Run::Alias, scratch: 0 }
+    }
+
+    /// The same with scratch memory of `bytes`.
+    pub fn with_scratch(mut self, bytes: usize) -> Self {
+        self.scratch = bytes;
+        self
+    }
+}
+
+/// What a running step may use besides its memory.
+pub struct RunContext<'a> {
+    /// The kernels of this machine.
+    pub kernels: &'static Kernels,
+    /// Cores that this run may use.
+    pub threads: &'a Threads,
+    /// The model's variables.
+    pub states: &'a States,
+}
+
+/// Where an input of a step stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Source {
+    /// The n-th input region of the step.
+    Region(usize),
+    /// A tensor of the run: a graph input, a constant, the output of a [`Run::Tensors`] step.
+    Tensor(usize),
+}
+
+/// The memory of one step while it runs.
+pub struct Io<'a> {
+    pub(crate) views: Views<'a>,
+    pub(crate) sources: &'a [Source],
+    pub(crate) tensors: &'a [Option<Tensor>],
+    pub(crate) context: &'a RunContext<'a>,
+}
+
+impl<'a> Io<'a> {
+    /// Input `index` as elements of `T`; `bool` is read as `u8`.
+    pub fn input<T: Plain>(&mut self, index: usize) -> Result<&'a [T], OpError> {
+        match self.sources.get(index) {
+            Some(Source::Region(region)) => self.views.input(*region),
+            Some(Source::Tensor(tensor)) => {
+                self.tensors.get(*tensor).and_then(Option::as_ref).and_then(|tensor| {
+                    if tensor.is_empty() { Some(&[][..]) } else { view(tensor.as_bytes()) }
+                })
+            }
+            None => None,
+        }
+        .ok_or(OpError::Memory("an input"))
+    }
+
+    /// Number of inputs.
+    pub fn inputs(&self) -> usize {
+        self.sources.len()
+    }
+
+    /// The next output as elements of `T`; each output is given out once, in order. The memory
+    /// holds whatever was there before.
+    pub fn next_output<T: Plain>(&mut self) -> Result<&'a mut [T], OpError> {
+        self.views.next_output().ok_or(OpError::Memory("an output"))
+    }
+
+    /// The scratch memory; given out once.
+    pub fn scratch<T: Plain>(&mut self) -> Result<&'a mut [T], OpError> {
+        self.views.scratch().ok_or(OpError::Memory("its scratch"))
+    }
+
+    /// Kernels and threads.
+    pub fn context(&self) -> &'a RunContext<'a> {
+        self.context
+    }
+}
+
+/// Packed weights of a graph, shared by all its plans.
+#[derive(Default)]
+pub struct PackCache(Mutex<HashMap<(&'static str, Vec<usize>), Arc<dyn Any + Send + Sync>>>);
+
+/// What an operator is lowered for.
+pub struct Lower<'a> {
+    /// Facts of the inputs.
+    pub inputs: &'a [Fact],
+    /// Facts of the outputs, as inferred.
+    pub outputs: &'a [Fact],
+    /// The kernels of this machine.
+    pub kernels: &'static Kernels,
+    pub(crate) packs: &'a PackCache,
+    /// For each input the number of the graph's constant that it is.
+    pub(crate) constants: &'a [Option<usize>],
+}
+
+impl Lower<'_> {
+    /// The known value of an input.
+    pub fn value(&self, index: usize) -> Option<&Tensor> {
+        self.inputs.get(index)?.value.as_ref()
+    }
+
+    /// Packed weights made from the inputs `from`: made once per graph where these are constants
+    /// of it, else made for this plan. `kind` tells apart what the same weights are packed for.
+    pub fn packed<T: Any + Send + Sync>(
+        &self,
+        kind: &'static str,
+        from: &[usize],
+        pack: impl FnOnce() -> Result<T, OpError>,
+    ) -> Result<Arc<T>, OpError> {
+        let numbers: Option<Vec<usize>> =
+            from.iter().map(|&index| self.constants.get(index).copied().flatten()).collect();
+        let Some(numbers) = numbers else {
+            return Ok(Arc::new(pack()?));
+        };
+        let key = (kind, numbers);
+        let mut packs = self.packs.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(found) = packs.get(&key).cloned()
+            && let Ok(found) = found.downcast::<T>()
+        {
+            return Ok(found);
+        }
+        let made = Arc::new(pack()?);
+        packs.insert(key, made.clone());
+        Ok(made)
+    }
+}
