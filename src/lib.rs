@@ -11,6 +11,7 @@
 //! * [`api`]: wire messages to canonical requests and back; [`cli`]: flags to a configuration
 //! * [`server`]: joins listeners, surfaces and models
 
+pub mod formats;
 pub mod graph;
 pub mod kernels;
 pub mod models;
