@@ -6,7 +6,9 @@ use super::{
     operator::{self, Problem},
 };
 use crate::{
-    formats::{FormatError, LoadedModel, LoadedSignature, MissingOperators, TensorInfo, definition},
+    formats::{
+        FormatError, LoadedModel, LoadedSignature, MissingOperators, TensorInfo, definition::definition,
+    },
     graph::{Builder, Graph, ValueId, passes},
     ops::{Op, state::States},
     tensor::Tensor,
