@@ -4,6 +4,7 @@
 #![forbid(unsafe_code)]
 
 mod assemble;
+mod batch;
 mod config;
 mod data_type;
 mod error;
@@ -24,6 +25,7 @@ mod source;
 pub(crate) mod testing;
 pub mod textproto;
 
+pub use batch::{BatchParameters, Scheduler, batched};
 pub use config::{ModelConfig, ModelsConfig, VersionPolicy};
 pub use data_type::{data_type, dtype_of};
 pub use error::{Code, Error};
