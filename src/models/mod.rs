@@ -23,7 +23,9 @@ mod signature_text;
 mod source;
 #[cfg(test)]
 pub(crate) mod testing;
+mod stats;
 pub mod textproto;
+pub mod warmup;
 
 pub use batch::{BatchParameters, Scheduler, batched};
 pub use config::{ModelConfig, ModelsConfig, VersionPolicy};
@@ -37,4 +39,5 @@ pub use predict::{check_inputs, predict};
 pub use registry::{Registry, State, VersionStatus};
 pub use request::{ModelRef, Patience, Request, Response, VersionChoice};
 pub use run::DEFAULT_SIGNATURE;
+pub use stats::{Entrypoint, Monitoring, Stats};
 pub use servable::{Program, Servable, Signature, TensorInfo};

@@ -1,0 +1,172 @@
+//! Metric families: series by their labels. A series is found under a read lock and counted with atomics.
+
+use std::{
+    collections::BTreeMap,
+    fmt::Write,
+    sync::{
+        Arc, PoisonError, RwLock,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
+};
+
+/// Series of one family; clients choose model names, so they must not grow without limit.
+const MAX_SERIES: usize = 1000;
+
+/// Label value of all series beyond the limit.
+const OTHERS: &str = "(others)";
+
+/// Finite bucket bounds of TensorFlow Serving: 10 x 1.8^k.
+const BOUNDS: usize = 33;
+
+type Series<T> = RwLock<BTreeMap<Vec<String>, Arc<T>>>;
+
+/// A family of counters.
+pub(super) struct Counters {
+    name: &'static str,
+    labels: &'static [&'static str],
+    series: Series<AtomicU64>,
+}
+
+impl Counters {
+    pub(super) fn new(name: &'static str, labels: &'static [&'static str]) -> Self {
+        Self { name, labels, series: RwLock::default() }
+    }
+
+    pub(super) fn add(&self, values: &[&str], count: u64) {
+        find(&self.series, values).fetch_add(count, Relaxed);
+    }
+
+    pub(super) fn render(&self, page: &mut String) {
+        header(page, self.name, "counter");
+        for (values, count) in &*self.series.read().unwrap_or_else(PoisonError::into_inner) {
+            // Writing to a String cannot fail.
+            let _ = writeln!(page, "{}{{{}}} {}", self.name, labels(self.labels, values), count.load(Relaxed));
+        }
+    }
+}
+
+/// A family of histograms.
+pub(super) struct Histograms {
+    name: &'static str,
+    labels: &'static [&'static str],
+    series: Series<Histogram>,
+}
+
+#[derive(Default)]
+struct Histogram {
+    /// Not cumulative; the last one is above all bounds.
+    buckets: [AtomicU64; BOUNDS + 1],
+    /// Whole units: microseconds or examples.
+    sum: AtomicU64,
+}
+
+impl Histograms {
+    pub(super) fn new(name: &'static str, labels: &'static [&'static str]) -> Self {
+        Self { name, labels, series: RwLock::default() }
+    }
+
+    pub(super) fn record(&self, values: &[&str], value: f64) {
+        let histogram = find(&self.series, values);
+        let index = bounds().position(|bound| value < bound).unwrap_or(BOUNDS);
+        if let Some(bucket) = histogram.buckets.get(index) {
+            bucket.fetch_add(1, Relaxed);
+        }
+        histogram.sum.fetch_add(value as u64, Relaxed);
+    }
+
+    pub(super) fn render(&self, page: &mut String) {
+        header(page, self.name, "histogram");
+        for (values, histogram) in &*self.series.read().unwrap_or_else(PoisonError::into_inner) {
+            let labels = labels(self.labels, values);
+            let name = self.name;
+            let limits = bounds().map(six_digits).chain(["+Inf".to_owned()]);
+            let mut count = 0;
+            for (limit, bucket) in limits.zip(&histogram.buckets) {
+                count += bucket.load(Relaxed);
+                let _ = writeln!(page, "{name}_bucket{{{labels},le=\"{limit}\"}} {count}");
+            }
+            let _ = writeln!(page, "{name}_sum{{{labels}}} {}", histogram.sum.load(Relaxed));
+            let _ = writeln!(page, "{name}_count{{{labels}}} {count}");
+        }
+    }
+}
+
+pub(super) fn header(page: &mut String, name: &str, kind: &str) {
+    let _ = writeln!(page, "# TYPE {name} {kind}");
+}
+
+/// `a="x",b="y"`, escaped as the exposition format says.
+pub(super) fn labels<V: AsRef<str>>(names: &[&str], values: &[V]) -> String {
+    let mut text = String::new();
+    for (name, value) in names.iter().zip(values) {
+        if !text.is_empty() {
+            text.push(',');
+        }
+        let value = value.as_ref().replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n");
+        let _ = write!(text, "{name}=\"{value}\"");
+    }
+    text
+}
+
+fn find<T: Default>(series: &Series<T>, values: &[&str]) -> Arc<T> {
+    let key: Vec<String> = values.iter().map(|value| (*value).to_owned()).collect();
+    let known = series.read().unwrap_or_else(PoisonError::into_inner).get(&key).cloned();
+    known.unwrap_or_else(|| {
+        let mut series = series.write().unwrap_or_else(PoisonError::into_inner);
+        let key = if series.len() < MAX_SERIES || series.contains_key(&key) {
+            key
+        } else {
+            vec![OTHERS.to_owned(); values.len()]
+        };
+        series.entry(key).or_default().clone()
+    })
+}
+
+fn bounds() -> impl Iterator<Item = f64> {
+    std::iter::successors(Some(10.0), |bound| Some(bound * 1.8)).take(BOUNDS)
+}
+
+/// As C's `%g`: six significant digits, no trailing zeros, an exponent from 10^6 on. Values are 10 or more.
+fn six_digits(value: f64) -> String {
+    let scientific = format!("{value:.5e}");
+    let (digits, exponent) = scientific.split_once('e').unwrap_or((&scientific, "0"));
+    let exponent: usize = exponent.parse().unwrap_or(0);
+    if exponent < 6 {
+        let fixed = format!("{value:.*}", 5 - exponent);
+        if fixed.contains('.') {
+            return fixed.trim_end_matches('0').trim_end_matches('.').to_owned();
+        }
+        return fixed;
+    }
+    let digits = if digits.contains('.') { digits.trim_end_matches('0').trim_end_matches('.') } else { digits };
+    format!("{digits}e+{exponent:02}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bounds_are_printed_as_by_c() {
+        let printed: Vec<String> = bounds().map(six_digits).collect();
+        // printf("%g") of 10 * 1.8^k.
+        assert_eq!(printed[..6], ["10", "18", "32.4", "58.32", "104.976", "188.957"]);
+        assert_eq!(printed[19], "708235");
+        assert_eq!(printed[20], "1.27482e+06");
+        assert_eq!(printed.last().map(String::as_str), Some("1.47476e+09"));
+        assert_eq!(six_digits(1_000_000.0), "1e+06");
+    }
+
+    #[test]
+    fn series_are_limited_and_labels_escaped() {
+        let counters = Counters::new("c", &["name"]);
+        for index in 0..MAX_SERIES + 5 {
+            counters.add(&[&index.to_string()], 1);
+        }
+        counters.add(&["0"], 1);
+        let mut page = String::new();
+        counters.render(&mut page);
+        assert!(page.contains("c{name=\"(others)\"} 5\n") && page.contains("c{name=\"0\"} 2\n"));
+        assert_eq!(labels(&["a", "b"], &["x\"\n", "\\"]), r#"a="x\"\n",b="\\""#);
+    }
+}
