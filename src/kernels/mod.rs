@@ -22,6 +22,7 @@ mod map;
 mod math;
 mod norm;
 mod pack;
+mod peak;
 mod pool;
 mod product;
 mod reduce;
