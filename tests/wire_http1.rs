@@ -52,11 +52,8 @@ fn exchange<'a>(pieces: impl Iterator<Item = &'a [u8]>) -> Outcome {
         }
     }
     let output = String::from_utf8(connection.output().take()).unwrap();
-    let mut answers: Vec<&str> = output
-        .split("HTTP/1.")
-        .skip(1)
-        .map(|answer| answer.split(' ').nth(1).unwrap())
-        .collect();
+    let mut answers: Vec<&str> =
+        output.split("HTTP/1.").skip(1).map(|answer| answer.split(' ').nth(1).unwrap()).collect();
     if connection.is_finished() {
         answers.push("close");
     }
@@ -69,7 +66,12 @@ fn outcome(input: &[u8]) -> Outcome {
     assert_eq!(exchange(input.chunks(1)), whole, "byte by byte: {:?}", String::from_utf8_lossy(input));
     for at in 1..input.len() {
         let (front, back) = input.split_at(at);
-        assert_eq!(exchange([front, back].into_iter()), whole, "split at {at}: {:?}", String::from_utf8_lossy(input));
+        assert_eq!(
+            exchange([front, back].into_iter()),
+            whole,
+            "split at {at}: {:?}",
+            String::from_utf8_lossy(input)
+        );
     }
     whole
 }
@@ -370,7 +372,10 @@ fn bodies_and_pipelined_requests_are_told_apart() {
              GET /smuggled HTTP/1.1\r\nHost: h\r\n\r\n",
             &[],
         ),
-        ("POST /small HTTP/1.1\r\nHost: h\r\nContent-Length: 10\r\n\r\n0123456789", &["POST /small 0123456789"]),
+        (
+            "POST /small HTTP/1.1\r\nHost: h\r\nContent-Length: 10\r\n\r\n0123456789",
+            &["POST /small 0123456789"],
+        ),
         ("POST /small HTTP/1.1\r\nHost: h\r\nContent-Length: 11\r\n\r\n01234567890", &[]),
     ];
     for (input, requests) in cases {
@@ -516,10 +521,18 @@ fn time_is_limited() {
     let chunked = b"POST / HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n";
     assert_eq!(seconds_until_closed(b"", b""), (75, "none".to_owned()), "first byte");
     assert_eq!(seconds_until_closed(b"G", b""), (10, "408".to_owned()), "head that stops");
-    assert_eq!(seconds_until_closed(b"GET / HTTP/1.1\r\nA:", b"b"), (10, "408".to_owned()), "head that dribbles");
+    assert_eq!(
+        seconds_until_closed(b"GET / HTTP/1.1\r\nA:", b"b"),
+        (10, "408".to_owned()),
+        "head that dribbles"
+    );
     assert_eq!(seconds_until_closed(post, b""), (6, "408".to_owned()), "body that stops");
     assert_eq!(seconds_until_closed(post, b"1234567890"), (6, "408".to_owned()), "body that dribbles");
-    assert_eq!(seconds_until_closed(chunked, b"1;eeeeeeee\r\nx\r\n"), (6, "408".to_owned()), "chunks that dribble");
+    assert_eq!(
+        seconds_until_closed(chunked, b"1;eeeeeeee\r\nx\r\n"),
+        (6, "408".to_owned()),
+        "chunks that dribble"
+    );
     let enough = vec![b'x'; 1024];
     assert_eq!(seconds_until_closed(post, &enough), (120, "408".to_owned()), "body that never ends");
 }
