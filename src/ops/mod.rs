@@ -8,6 +8,8 @@
 mod elements;
 mod fact;
 mod mapping;
+mod number;
+mod places;
 mod step;
 
 pub use fact::{Fact, Inferred};
@@ -116,8 +118,11 @@ macro_rules! ops {
 }
 
 pub mod cast;
+pub mod gather;
 pub mod join;
 pub mod layout;
+pub mod pad;
+pub mod scatter;
 pub mod shape;
 pub mod slice;
 pub mod state;
@@ -132,6 +137,9 @@ ops! {
     layout::BatchToSpace,
     join::Concat, join::Split, join::Tile, join::BroadcastTo,
     slice::StridedSlice, slice::Slice, slice::SliceSize,
+    gather::Gather, gather::GatherNd, gather::GatherElements, gather::OneHot,
+    scatter::ScatterNd, scatter::ScatterElements,
+    pad::Pad,
 }
 
 /// Checks the number of inputs.
