@@ -118,7 +118,9 @@ macro_rules! ops {
 }
 
 pub mod cast;
+pub mod example;
 pub mod gather;
+pub mod generate;
 pub mod join;
 pub mod layout;
 pub mod pad;
@@ -140,6 +142,9 @@ ops! {
     gather::Gather, gather::GatherNd, gather::GatherElements, gather::OneHot,
     scatter::ScatterNd, scatter::ScatterElements,
     pad::Pad,
+    generate::Range, generate::NonZero, generate::EyeLike, generate::Trilu, generate::MatrixBandPart,
+    generate::Size, generate::Rank,
+    example::ParseExample,
 }
 
 /// Checks the number of inputs.
