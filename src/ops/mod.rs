@@ -7,19 +7,24 @@
 
 mod elements;
 mod fact;
+mod function;
+mod fused;
 mod mapping;
 mod number;
 mod places;
 mod step;
 
 pub use fact::{Fact, Inferred};
+pub use fused::Fused;
 pub(crate) use step::Source;
 pub use step::{Io, Lower, PackCache, Run, RunContext, Step};
+pub use window::Padding;
 
 use crate::{
     kernels::KernelError,
     tensor::{Tensor, TensorError},
 };
+use serde::{Deserialize, Serialize};
 
 /// What can go wrong with an operator, at planning or at run time.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
@@ -70,17 +75,22 @@ pub trait Operator {
     }
 }
 
-/// Lists the operators: `module::Payload` becomes the variant `Op::Payload`.
+/// Lists the operators: `module::Payload` becomes the variant `Op::Payload`. In kinglet's model files
+/// it is an object whose `op` is that word and whose other members are the payload's fields.
 macro_rules! ops {
     ($($module:ident :: $op:ident),* $(,)?) => {
         /// Any operator.
-        #[derive(Clone, Debug, PartialEq)]
+        #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+        #[serde(tag = "op")]
         #[allow(missing_docs)]
         pub enum Op {
             $($op($module::$op),)*
         }
 
         impl Op {
+            /// The names of all operators.
+            pub const NAMES: &[&str] = &[$(stringify!($op)),*];
+
             /// The operator's name.
             pub fn name(&self) -> &'static str {
                 match self {
@@ -117,6 +127,7 @@ macro_rules! ops {
     };
 }
 
+pub mod binary;
 pub mod cast;
 pub mod example;
 pub mod gather;
@@ -125,14 +136,22 @@ pub mod join;
 pub mod layout;
 pub mod pad;
 pub mod scatter;
+pub mod conv;
+pub mod join;
+pub mod layout;
+pub mod matmul;
 pub mod shape;
 pub mod slice;
 pub mod state;
 pub mod unary;
+pub mod window;
 
 ops! {
     unary::Unary,
+    binary::Binary, binary::Compare, binary::Logical, binary::Not, binary::Select,
     cast::Cast,
+    conv::Conv,
+    matmul::MatMul,
     shape::Identity, shape::Reshape, shape::Squeeze, shape::ExpandDims, shape::ShapeOf,
     state::ReadState, state::AssignState,
     layout::Transpose, layout::Reverse, layout::DepthToSpace, layout::SpaceToDepth, layout::SpaceToBatch,
@@ -170,65 +189,6 @@ macro_rules! known_integers {
     };
 }
 pub(crate) use known_integers;
-
-/// Calls `$body` with `$t` bound to the Rust type of a numeric dtype, `u8` standing for `bool`.
-macro_rules! with_element {
-    ($dtype:expr, $t:ident => $body:expr, else $other:expr) => {{
-        use $crate::tensor::DType as D;
-        match $dtype {
-            D::Bool | D::U8 => {
-                type $t = u8;
-                $body
-            }
-            D::U16 => {
-                type $t = u16;
-                $body
-            }
-            D::U32 => {
-                type $t = u32;
-                $body
-            }
-            D::U64 => {
-                type $t = u64;
-                $body
-            }
-            D::I8 => {
-                type $t = i8;
-                $body
-            }
-            D::I16 => {
-                type $t = i16;
-                $body
-            }
-            D::I32 => {
-                type $t = i32;
-                $body
-            }
-            D::I64 => {
-                type $t = i64;
-                $body
-            }
-            D::F16 => {
-                type $t = half::f16;
-                $body
-            }
-            D::BF16 => {
-                type $t = half::bf16;
-                $body
-            }
-            D::F32 => {
-                type $t = f32;
-                $body
-            }
-            D::F64 => {
-                type $t = f64;
-                $body
-            }
-            _ => $other,
-        }
-    }};
-}
-pub(crate) use with_element;
 
 /// An operator's outputs at run time, for [`Run::Tensors`].
 pub type Tensors = Vec<Tensor>;

@@ -1,0 +1,5 @@
+//! TensorFlow's SavedModel.
+
+mod bundle;
+mod table;
+pub mod tensor_proto;
