@@ -11,6 +11,8 @@
 //! * [`api`]: wire messages to canonical requests and back; [`cli`]: flags to a configuration
 //! * [`server`]: joins listeners, surfaces and models
 
+pub mod api;
+pub mod cli;
 pub mod formats;
 pub mod graph;
 pub mod kernels;
@@ -18,3 +20,4 @@ pub mod models;
 pub mod ops;
 pub mod proto;
 pub mod tensor;
+pub mod wire;

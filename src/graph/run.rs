@@ -305,3 +305,138 @@ impl Memory {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        graph::Builder,
+        kernels,
+        ops::{
+            cast::Cast,
+            shape::{Reshape, ShapeOf},
+            state::{AssignState, Assignment, ReadState, States},
+            unary::Unary,
+        },
+        tensor::{DType, Shape},
+    };
+
+    fn compile(graph: Graph) -> Box<dyn Program> {
+        Cpu::new(kernels::best(), Threads::single()).compile(Arc::new(graph)).unwrap()
+    }
+
+    fn run(program: &dyn Program, inputs: &[Tensor]) -> Result<Vec<Tensor>, GraphError> {
+        let mut outputs = Vec::new();
+        program.run(inputs, &mut outputs, &RunOptions::default())?;
+        Ok(outputs)
+    }
+
+    fn floats(shape: &[usize], values: &[f32]) -> Tensor {
+        Tensor::from_slice(shape, values).unwrap()
+    }
+
+    /// The shape comes from an input, so the graph is planned in two parts.
+    fn reshaping() -> Graph {
+        let mut b = Builder::new();
+        let x = b.input("x", DType::F32, None);
+        let shape = b.input("shape", DType::I32, None);
+        let shape = b.push(Cast { to: DType::I64 }, &[shape]);
+        let early = b.push(Unary(kernels::Unary::Neg), &[x]);
+        let y = b.push(Reshape { zero_copies: false }, &[early, shape]);
+        let y = b.push(Unary(kernels::Unary::Abs), &[y]);
+        b.finish(vec![("y".into(), y), ("early".into(), early)])
+    }
+
+    #[test]
+    fn shapes_that_depend_on_data_are_planned_late() {
+        let program = compile(reshaping());
+        let x = floats(&[4], &[1.0, -2.0, 3.0, -4.0]);
+        for shape in [&[2, 2][..], &[4, 1], &[-1], &[2, 2]] {
+            let wanted = Tensor::from_slice([shape.len()], shape).unwrap();
+            let y = run(program.as_ref(), &[x.clone(), wanted]).unwrap();
+            assert_eq!(y[0].as_slice::<f32>().unwrap(), [1.0, 2.0, 3.0, 4.0]);
+            assert_eq!(y[0].shape().len(), shape.len());
+            assert_eq!(y[1].as_slice::<f32>().unwrap(), [-1.0, 2.0, -3.0, 4.0]);
+        }
+        let wrong = Tensor::from_slice([1], &[5]).unwrap();
+        let error = run(program.as_ref(), &[x, wrong]).unwrap_err();
+        assert!(error.to_string().contains("requested shape is [5]"), "{error}");
+    }
+
+    #[test]
+    fn many_shapes_stay_correct_beyond_the_cache() {
+        let program = compile(reshaping());
+        for size in (1..40).chain(1..40) {
+            let x = floats(&[size], &vec![1.5; size]);
+            let shape = Tensor::from_slice([2], &[1, size as i32]).unwrap();
+            let y = run(program.as_ref(), &[x, shape]).unwrap();
+            assert_eq!(*y[0].shape(), Shape::from([1, size]));
+        }
+    }
+
+    #[test]
+    fn an_output_may_be_an_input_a_constant_or_twice_the_same() {
+        let mut b = Builder::new();
+        let x = b.input("x", DType::F32, None);
+        let c = b.scalar(7.0);
+        let shape = b.push(ShapeOf { dtype: DType::I64 }, &[x]);
+        let y = b.push(Unary(kernels::Unary::Neg), &[x]);
+        let outputs = [("x", x), ("c", c), ("shape", shape), ("y", y), ("again", y)];
+        let graph = b.finish(outputs.map(|(name, value)| (name.to_owned(), value)).to_vec());
+        let program = compile(graph);
+        let x = floats(&[2, 1], &[1.0, 2.0]);
+        let first = run(program.as_ref(), &[x.clone()]).unwrap();
+        assert_eq!(first[0], x);
+        assert_eq!(first[1].as_slice::<f32>().unwrap(), [7.0]);
+        assert_eq!(first[2].as_slice::<i64>().unwrap(), [2, 1]);
+        assert_eq!(first[3], first[4]);
+        // Tensors that a caller keeps are not overwritten by the next run.
+        run(program.as_ref(), &[floats(&[2, 1], &[9.0, 9.0])]).unwrap();
+        assert_eq!(first[3].as_slice::<f32>().unwrap(), [-1.0, -2.0]);
+    }
+
+    #[test]
+    fn inputs_are_checked() {
+        let program = compile(reshaping());
+        let x = floats(&[1], &[1.0]);
+        let error = run(program.as_ref(), &[x.clone()]).unwrap_err();
+        assert_eq!(error, GraphError::InputCount { expected: 2, found: 1 });
+        let error = run(program.as_ref(), &[x.clone(), x]).unwrap_err();
+        assert_eq!(error.to_string(), "input \"shape\" must be int32, but float is given");
+    }
+
+    #[test]
+    fn a_deadline_in_the_past_ends_the_run() {
+        let program = compile(reshaping());
+        let shape = Tensor::from_slice([1], &[1]).unwrap();
+        let options = RunOptions { deadline: Some(Instant::now()) };
+        let result = program.run(&[floats(&[1], &[1.0]), shape], &mut Vec::new(), &options);
+        assert_eq!(result, Err(GraphError::Deadline));
+    }
+
+    #[test]
+    fn variables_keep_their_value_between_runs() {
+        let states = Arc::new(States::new(vec![Tensor::scalar(1.0f32)]));
+        let mut b = Builder::new();
+        b.set_states(states.clone());
+        let by = b.input("by", DType::F32, None);
+        let sum = b.push(AssignState { cell: 0, assignment: Assignment::Add }, &[by]);
+        let add = compile(b.finish(vec![("sum".into(), sum)]));
+        let mut b = Builder::new();
+        b.set_states(states);
+        let value = b.push(ReadState { cell: 0, dtype: DType::F32, shape: Shape::scalar() }, &[]);
+        let get = compile(b.finish(vec![("value".into(), value)]));
+        std::thread::scope(|scope| {
+            for _ in 0..4 {
+                scope.spawn(|| {
+                    for _ in 0..100 {
+                        run(add.as_ref(), &[Tensor::scalar(2.0f32)]).unwrap();
+                    }
+                });
+            }
+        });
+        let value = run(get.as_ref(), &[]).unwrap();
+        assert_eq!(value[0].as_slice::<f32>().unwrap(), [801.0]);
+        assert!(run(add.as_ref(), &[floats(&[1], &[1.0])]).is_err(), "another shape");
+    }
+}

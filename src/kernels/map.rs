@@ -5,12 +5,13 @@ use super::isa::Isa;
 use super::math;
 use super::table::Kernels;
 use super::threads::Threads;
+use serde::{Deserialize, Serialize};
 
 /// Elements below which a second thread costs more than it brings.
 pub(super) const PARALLEL_GRAIN: usize = 16 * 1024;
 
 /// A function of one argument. The names are those of ONNX.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[allow(missing_docs, reason = "the names say what the variants compute")]
 pub enum Unary {
     Identity,
@@ -65,7 +66,9 @@ pub enum Unary {
     Sign,
     /// `min(max(x, min), max)`; NaN stays NaN.
     Clip {
+        #[serde(with = "super::json_float")]
         min: f32,
+        #[serde(with = "super::json_float")]
         max: f32,
     },
     /// `x` above the threshold, else 0.

@@ -4,14 +4,31 @@
 //! then run. [`Kernels`] is the way in; [`best`] picks it once per process. This floor is one of the two places
 //! with `unsafe` code; all of it stands behind checked methods.
 
+mod binary;
+mod broadcast;
+mod conv;
+mod depthwise;
+mod element;
 mod error;
+mod gemm;
 mod isa;
+mod json_float;
 mod map;
 mod math;
+mod pack;
+mod product;
 mod table;
+#[cfg(test)]
+mod testing;
 mod threads;
 
+pub use binary::{Binary, Compare, Logical};
+pub use broadcast::{Broadcast, BroadcastPlan, SelectPlan};
+pub use conv::{Conv2d, ConvPlan, PackedConv};
+pub use element::{Number, Truth};
 pub use error::KernelError;
 pub use map::{Unary, unary_f64};
+pub use pack::{BLayout, PackedB, PackedView, pack_into, packed_len};
+pub use product::Epilogue;
 pub use table::{Kernels, available, best};
 pub use threads::Threads;

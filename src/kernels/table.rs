@@ -19,6 +19,11 @@ pub struct Kernels {
     pub tile_rows: usize,
     /// Vectors in a row of that tile; a panel of packed weights is this many vectors wide.
     pub tile_vectors: usize,
+    /// Rows of weights of one panel that the matrix product works through before it turns to the next panel.
+    pub depth_block: usize,
+    pub(super) tile: unsafe fn(&product::Tile, usize, usize),
+    pub(super) depthwise: unsafe fn(&depthwise::Line<'_>),
+    pub(super) binary: unsafe fn(binary::Binary, *const f32, usize, *const f32, usize, *mut f32, usize),
     pub(super) unary: unsafe fn(map::Unary, *const f32, *mut f32, usize),
 }
 
@@ -43,25 +48,29 @@ macro_rules! shim {
 
 /// The table of one instruction set.
 macro_rules! tier {
-    ($name:literal, $isa:ty, $features:tt) => {
+    ($name:literal, $isa:ty, $features:tt, depth_block: $depth_block:literal) => {
         Kernels {
             name: $name,
             lanes: <$isa>::LANES,
             tile_rows: <$isa>::TILE_ROWS,
             tile_vectors: <$isa>::TILE_VECTORS,
+            depth_block: $depth_block,
+            tile: shim!($isa, $features, product::tile(work: &product::Tile, rows: usize, vectors: usize)),
+            depthwise: shim!($isa, $features, depthwise::depthwise(line: &depthwise::Line<'_>)),
+            binary: shim!($isa, $features, binary::binary(op: binary::Binary, a: *const f32, a_step: usize, b: *const f32, b_step: usize, out: *mut f32, length: usize)),
             unary: shim!($isa, $features, map::unary(op: map::Unary, x: *const f32, out: *mut f32, length: usize)),
         }
     };
 }
 
-static PORTABLE: Kernels = tier!("portable", isa::portable::Portable, []);
+static PORTABLE: Kernels = tier!("portable", isa::portable::Portable, [], depth_block: 256);
 #[cfg(target_arch = "x86_64")]
-static AVX2: Kernels = tier!("avx2", isa::avx2::Avx2, ["avx2,fma"]);
+static AVX2: Kernels = tier!("avx2", isa::avx2::Avx2, ["avx2,fma"], depth_block: 256);
 #[cfg(target_arch = "x86_64")]
 static AVX512: Kernels =
-    tier!("avx512", isa::avx512::Avx512, ["avx512f,avx512bw,avx512vl,avx512dq,avx2,fma"]);
+    tier!("avx512", isa::avx512::Avx512, ["avx512f,avx512bw,avx512vl,avx512dq,avx2,fma"], depth_block: 256);
 #[cfg(target_arch = "aarch64")]
-static NEON: Kernels = tier!("neon", isa::neon::Neon, ["neon"]);
+static NEON: Kernels = tier!("neon", isa::neon::Neon, ["neon"], depth_block: 256);
 
 /// The tables that this CPU can run, best first. The last one is always `portable`.
 pub fn available() -> &'static [&'static Kernels] {

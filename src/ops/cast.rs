@@ -3,10 +3,11 @@
 use super::{Fact, Inferred, Lower, OpError, Operator, Step, expect_inputs};
 use crate::tensor::{DType, buffer::Plain};
 use half::{bf16, f16};
+use serde::{Deserialize, Serialize};
 
 /// `x` converted to another dtype. Floats become integers by truncation and saturate at the
 /// range's ends (NaN becomes 0); integers wrap; anything but zero becomes `true`.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Cast {
     /// The dtype wanted.
     pub to: DType,

@@ -5,17 +5,24 @@
 //! operators into these; planning asks them for shapes and for a [`Step`] to run.
 #![forbid(unsafe_code)]
 
+mod elements;
 mod fact;
+mod function;
+mod fused;
+mod mapping;
 mod step;
 
 pub use fact::{Fact, Inferred};
+pub use fused::Fused;
 pub(crate) use step::Source;
 pub use step::{Io, Lower, PackCache, Run, RunContext, Step};
+pub use window::Padding;
 
 use crate::{
     kernels::KernelError,
     tensor::{Tensor, TensorError},
 };
+use serde::{Deserialize, Serialize};
 
 /// What can go wrong with an operator, at planning or at run time.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
@@ -66,17 +73,22 @@ pub trait Operator {
     }
 }
 
-/// Lists the operators: `module::Payload` becomes the variant `Op::Payload`.
+/// Lists the operators: `module::Payload` becomes the variant `Op::Payload`. In kinglet's model files
+/// it is an object whose `op` is that word and whose other members are the payload's fields.
 macro_rules! ops {
     ($($module:ident :: $op:ident),* $(,)?) => {
         /// Any operator.
-        #[derive(Clone, Debug, PartialEq)]
+        #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+        #[serde(tag = "op")]
         #[allow(missing_docs)]
         pub enum Op {
             $($op($module::$op),)*
         }
 
         impl Op {
+            /// The names of all operators.
+            pub const NAMES: &[&str] = &[$(stringify!($op)),*];
+
             /// The operator's name.
             pub fn name(&self) -> &'static str {
                 match self {
@@ -113,16 +125,30 @@ macro_rules! ops {
     };
 }
 
+pub mod binary;
 pub mod cast;
+pub mod conv;
+pub mod matmul;
+pub mod join;
+pub mod layout;
 pub mod shape;
+pub mod slice;
 pub mod state;
 pub mod unary;
+pub mod window;
 
 ops! {
     unary::Unary,
+    binary::Binary, binary::Compare, binary::Logical, binary::Not, binary::Select,
     cast::Cast,
+    conv::Conv,
+    matmul::MatMul,
     shape::Identity, shape::Reshape, shape::Squeeze, shape::ExpandDims, shape::ShapeOf,
     state::ReadState, state::AssignState,
+    layout::Transpose, layout::Reverse, layout::DepthToSpace, layout::SpaceToDepth, layout::SpaceToBatch,
+    layout::BatchToSpace,
+    join::Concat, join::Split, join::Tile, join::BroadcastTo,
+    slice::StridedSlice, slice::Slice, slice::SliceSize,
 }
 
 /// Checks the number of inputs.

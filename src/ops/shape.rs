@@ -2,9 +2,10 @@
 
 use super::{Fact, Inferred, Lower, OpError, Operator, Step, expect_inputs, known_integers};
 use crate::tensor::{DType, Shape, Tensor};
+use serde::{Deserialize, Serialize};
 
 /// `y = x`
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Identity;
 
 impl Operator for Identity {
@@ -19,9 +20,10 @@ impl Operator for Identity {
 }
 
 /// `x` under the shape given by input 1 (integers); one -1 stands for what is left.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Reshape {
     /// A 0 copies the dimension of `x` at its place (ONNX) instead of meaning none (TensorFlow).
+    #[serde(default)]
     pub zero_copies: bool,
 }
 
@@ -81,9 +83,10 @@ fn reshape(from: &Shape, wanted: &[i64], zero_copies: bool) -> Result<Shape, OpE
 }
 
 /// `x` without dimensions of size 1: those named, or all.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Squeeze {
     /// Axes to remove, counted from the front or, negative, from the back; empty means all of size 1.
+    #[serde(default)]
     pub axes: Vec<i64>,
 }
 
@@ -113,7 +116,7 @@ impl Operator for Squeeze {
 }
 
 /// `x` with dimensions of size 1 inserted.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct ExpandDims {
     /// Where the new dimensions stand in the result; negative from its back.
     pub axes: Vec<i64>,
@@ -147,7 +150,7 @@ impl Operator for ExpandDims {
 }
 
 /// The dimensions of `x` as a vector. Always known while planning.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct ShapeOf {
     /// `I32` or `I64`.
     pub dtype: DType,

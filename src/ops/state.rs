@@ -2,6 +2,7 @@
 
 use super::{Fact, Inferred, Lower, OpError, Operator, Step, expect_inputs};
 use crate::tensor::{DType, Shape, Tensor};
+use serde::{Deserialize, Serialize};
 use std::sync::{Mutex, PoisonError, RwLock};
 
 /// The variables of a model, shared by all its signatures.
@@ -19,13 +20,19 @@ impl States {
         Self { cells: initial.into_iter().map(Mutex::new).collect(), runs: RwLock::new(()) }
     }
 
+    /// The variables' values now, in the order of their numbers.
+    pub fn values(&self) -> Vec<Tensor> {
+        let value = |cell: &Mutex<Tensor>| cell.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        self.cells.iter().map(value).collect()
+    }
+
     fn cell(&self, index: usize) -> Result<&Mutex<Tensor>, OpError> {
         self.cells.get(index).ok_or(OpError::Memory("a variable that does not exist"))
     }
 }
 
 /// The value of a variable when the node runs.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct ReadState {
     /// Number of the variable.
     pub cell: usize,
@@ -55,7 +62,7 @@ impl Operator for ReadState {
 }
 
 /// What an assignment does with the old value.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Assignment {
     /// Replaces it.
     Set,
@@ -66,7 +73,7 @@ pub enum Assignment {
 }
 
 /// Assigns input 0, of the variable's dtype and shape, and gives the new value.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct AssignState {
     /// Number of the variable.
     pub cell: usize,

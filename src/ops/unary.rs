@@ -1,6 +1,6 @@
 //! Functions of one argument, element by element.
 
-use super::{Fact, Inferred, Lower, OpError, Operator, Step, expect_inputs};
+use super::{Fact, Inferred, Lower, OpError, Operator, Step, expect_inputs, function::one_function};
 use crate::{
     kernels::{self, unary_f64},
     tensor::DType,
@@ -11,6 +11,8 @@ use half::{bf16, f16};
 /// `Sign`, `Square`, `Relu`, `Clip`, `Identity`.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Unary(pub kernels::Unary);
+
+one_function!(Unary(kernels::Unary));
 
 impl Unary {
     /// `max(x, 0)`

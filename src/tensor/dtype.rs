@@ -3,7 +3,8 @@
 #![forbid(unsafe_code)]
 
 use half::{bf16, f16};
-use std::fmt;
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
+use std::{borrow::Cow, fmt};
 
 /// The type of a tensor's elements.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -131,6 +132,30 @@ impl DType {
     }
 }
 
+impl DType {
+    /// The type of that [`DType::name`].
+    pub fn from_name(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|dtype| dtype.name() == name)
+    }
+}
+
+/// As its name.
+impl Serialize for DType {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(self.name())
+    }
+}
+
+impl<'de> Deserialize<'de> for DType {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let name = Cow::<str>::deserialize(deserializer)?;
+        Self::from_name(&name).ok_or_else(|| {
+            let names: Vec<&str> = Self::ALL.iter().map(|dtype| dtype.name()).collect();
+            de::Error::custom(format!("unknown dtype `{name}`, expected one of {}", names.join(", ")))
+        })
+    }
+}
+
 impl fmt::Display for DType {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.name())
@@ -183,5 +208,15 @@ mod tests {
         check::<[f32; 2]>();
         check::<[f64; 2]>();
         assert_eq!(DType::String.size(), None);
+    }
+
+    #[test]
+    fn names_are_read_back() {
+        for dtype in DType::ALL {
+            assert_eq!(serde_json::to_string(&dtype).unwrap(), format!("\"{dtype}\""));
+            assert_eq!(serde_json::from_str::<DType>(&format!("\"{dtype}\"")).unwrap(), dtype);
+        }
+        let error = serde_json::from_str::<DType>("\"float32\"").unwrap_err().to_string();
+        assert!(error.contains("unknown dtype `float32`, expected one of bool, uint8"), "{error}");
     }
 }

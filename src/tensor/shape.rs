@@ -2,12 +2,14 @@
 
 #![forbid(unsafe_code)]
 
+use serde::{Deserialize, Serialize};
 use smallvec::SmallVec;
 use std::{fmt, ops::Deref};
 
 /// The dimensions of a tensor, outermost first. Up to six stand in place, so that copying the
 /// shape of a real tensor costs no allocation.
-#[derive(Clone, Default, PartialEq, Eq, Hash)]
+#[derive(Clone, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(from = "Vec<usize>", into = "Vec<usize>")]
 pub struct Shape(SmallVec<[usize; 6]>);
 
 impl Shape {
@@ -86,6 +88,12 @@ impl<const N: usize> From<[usize; N]> for Shape {
 impl From<Vec<usize>> for Shape {
     fn from(dims: Vec<usize>) -> Self {
         Self(SmallVec::from_vec(dims))
+    }
+}
+
+impl From<Shape> for Vec<usize> {
+    fn from(shape: Shape) -> Self {
+        shape.0.into_vec()
     }
 }
 

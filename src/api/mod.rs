@@ -1,0 +1,12 @@
+//! Surfaces: each a thin codec from wire messages to canonical requests and back.
+//!
+//! No surface calls another, and none knows a model format.
+#![forbid(unsafe_code)]
+
+pub mod protobuf;
+pub mod tensor_proto;
+//! Surfaces: thin codecs between wire messages and the models' canonical requests. No surface
+//! calls another.
+#![forbid(unsafe_code)]
+
+pub mod json;

@@ -1,0 +1,396 @@
+//! Every flag, with its default and what it does: the one place to add another.
+//!
+//! Names, types and defaults of the flags that are not under `kinglet` are TensorFlow Serving's.
+
+/// Headings of the help text.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Group {
+    /// Which models, from where.
+    Models,
+    /// Ports and protocols.
+    Network,
+    /// Loading and unloading.
+    Loading,
+    /// Batching.
+    Batching,
+    /// Threads.
+    Threads,
+    /// Kinglet's own.
+    Kinglet,
+    /// Accepted so that a command line for TensorFlow Serving goes on working.
+    Accepted,
+}
+
+impl Group {
+    /// Every group, in the order of the help text.
+    pub const ALL: [Group; 7] = [
+        Group::Models,
+        Group::Network,
+        Group::Loading,
+        Group::Batching,
+        Group::Threads,
+        Group::Kinglet,
+        Group::Accepted,
+    ];
+
+    /// The heading.
+    pub const fn title(self) -> &'static str {
+        match self {
+            Group::Models => "Models",
+            Group::Network => "Network",
+            Group::Loading => "Loading and versions",
+            Group::Batching => "Batching",
+            Group::Threads => "Threads",
+            Group::Kinglet => "kinglet's own flags",
+            Group::Accepted => "Accepted for TensorFlow Serving's command lines, without effect",
+        }
+    }
+}
+
+/// What a flag takes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// `--flag`, `--flag=true`, `--flag=false`.
+    Switch,
+    /// A value; the word is shown in the help text.
+    Value(&'static str),
+}
+
+/// Whether kinglet does anything with a flag.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Effect {
+    /// It does what its help says.
+    Used,
+    /// Nothing; the reason is logged once when the flag is given.
+    Ignored(&'static str),
+}
+
+/// One flag.
+#[derive(Debug)]
+pub struct Flag {
+    /// Its name with underscores, without the leading dashes.
+    pub name: &'static str,
+    /// Where the help lists it.
+    pub group: Group,
+    /// What it takes.
+    pub kind: Kind,
+    /// Its default as text; empty for an unset text.
+    pub default: &'static str,
+    /// What it does.
+    pub help: &'static str,
+    /// Whether it does it.
+    pub effect: Effect,
+}
+
+impl Flag {
+    /// The flag of that name; dashes count as underscores.
+    pub fn find(name: &str) -> Option<&'static Flag> {
+        let same = |a: u8, b: u8| a == b || (a == b'_' && b == b'-');
+        FLAGS.iter().find(|flag| {
+            flag.name.len() == name.len() && flag.name.bytes().zip(name.bytes()).all(|(a, b)| same(a, b))
+        })
+    }
+
+    /// The environment variable that stands in for it, as in `KINGLET_PORT`.
+    pub fn variable(&self) -> String {
+        format!("KINGLET_{}", self.name.to_uppercase())
+    }
+}
+
+const fn flag(
+    name: &'static str,
+    group: Group,
+    kind: Kind,
+    default: &'static str,
+    help: &'static str,
+) -> Flag {
+    Flag { name, group, kind, default, help, effect: Effect::Used }
+}
+
+const fn ignored(name: &'static str, kind: Kind, default: &'static str, reason: &'static str) -> Flag {
+    Flag { name, group: Group::Accepted, kind, default, help: reason, effect: Effect::Ignored(reason) }
+}
+
+use Group::{Batching, Kinglet, Loading, Models, Network, Threads};
+use Kind::{Switch, Value};
+
+const NUMBER: Kind = Value("N");
+const PORT: Kind = Value("PORT");
+const FILE: Kind = Value("FILE");
+const FOLDER: Kind = Value("FOLDER");
+const TEXT: Kind = Value("TEXT");
+
+const NO_RUNTIME: &str = "there is no TensorFlow runtime to configure";
+const NO_TFLITE: &str = "no TFLite interpreters are pooled";
+const NO_ACCELERATOR: &str = "models run on the CPU";
+
+/// All flags, in the order of the help text.
+pub static FLAGS: &[Flag] = &[
+    flag("model_name", Models, TEXT, "default", "Name of the model at --model_base_path."),
+    flag(
+        "model_base_path",
+        Models,
+        FOLDER,
+        "",
+        "Serve one model: a folder of numbered version folders, or a model itself. It is read from disk only.",
+    ),
+    flag(
+        "model_config_file",
+        Models,
+        FILE,
+        "",
+        "Serve the models of this text-format ModelServerConfig; --model_name and --model_base_path are then ignored.",
+    ),
+    flag(
+        "model_config_file_poll_wait_seconds",
+        Models,
+        NUMBER,
+        "0",
+        "Read the model config file again every so many seconds; 0 reads it once (and on SIGHUP).",
+    ),
+    flag(
+        "models_dir",
+        Models,
+        FOLDER,
+        "",
+        "Serve every model found one level below this folder, by folder name.",
+    ),
+    flag(
+        "allow_version_labels_for_unavailable_models",
+        Models,
+        Switch,
+        "false",
+        "Let a new label name a version that is not loaded yet. Needed to give labels in the file read at start.",
+    ),
+    flag(
+        "saved_model_tags",
+        Models,
+        TEXT,
+        "serve",
+        "Comma-separated tags that pick the graph of a SavedModel.",
+    ),
+    flag(
+        "enable_signature_method_name_check",
+        Models,
+        Switch,
+        "false",
+        "Refuse a call whose signature carries another method name.",
+    ),
+    flag("port", Network, PORT, "8500", "Port for gRPC; 0 is off."),
+    flag("grpc_socket_path", Network, FILE, "", "Also serve gRPC on this UNIX domain socket."),
+    flag(
+        "rest_api_port",
+        Network,
+        PORT,
+        "8501",
+        "Port for REST; 0 is off (TensorFlow Serving's default, as with --tfs_strict_compat).",
+    ),
+    flag("rest_api_timeout_in_ms", Network, NUMBER, "30000", "Time limit of a REST call, in milliseconds."),
+    flag(
+        "rest_api_enable_cors_support",
+        Network,
+        Switch,
+        "false",
+        "Send cross-origin headers, so that web pages of other origins may call.",
+    ),
+    flag(
+        "ssl_config_file",
+        Network,
+        FILE,
+        "",
+        "Serve over TLS with the key and certificates of this text-format SSLConfig.",
+    ),
+    flag(
+        "use_alts_credentials",
+        Network,
+        Switch,
+        "false",
+        "Google's ALTS is not supported: setting this refuses to start rather than serve unprotected.",
+    ),
+    flag(
+        "monitoring_config_file",
+        Network,
+        FILE,
+        "",
+        "Path and switch of the Prometheus page, a text-format MonitoringConfig. The page is on without it.",
+    ),
+    flag(
+        "enable_serialization_as_tensor_content",
+        Network,
+        Switch,
+        "false",
+        "Answer gRPC tensors as raw tensor_content instead of typed lists.",
+    ),
+    flag(
+        "file_system_poll_wait_seconds",
+        Loading,
+        NUMBER,
+        "1",
+        "Look for new versions every so many seconds; 0 looks once, a negative number never.",
+    ),
+    flag(
+        "num_load_threads",
+        Loading,
+        NUMBER,
+        "0",
+        "How many versions may load at the same time; 0 is the number of CPUs.",
+    ),
+    flag(
+        "num_unload_threads",
+        Loading,
+        NUMBER,
+        "0",
+        "How many versions may unload at the same time; 0 has no limit.",
+    ),
+    flag("max_num_load_retries", Loading, NUMBER, "5", "How often a failed load is tried again."),
+    flag(
+        "load_retry_interval_micros",
+        Loading,
+        NUMBER,
+        "60000000",
+        "Microseconds between tries; changed files are tried at once.",
+    ),
+    flag(
+        "enable_model_warmup",
+        Loading,
+        Switch,
+        "true",
+        "Run the requests of assets.extra/tf_serving_warmup_requests before a version answers.",
+    ),
+    flag(
+        "num_request_iterations_for_warmup",
+        Loading,
+        NUMBER,
+        "0",
+        "How often each warm-up request runs; 0 is once.",
+    ),
+    flag("enable_batching", Batching, Switch, "false", "Run requests that wait together as one batch."),
+    flag(
+        "batching_parameters_file",
+        Batching,
+        FILE,
+        "",
+        "Text-format BatchingParameters; needs --enable_batching.",
+    ),
+    flag(
+        "enable_per_model_batching_parameters",
+        Batching,
+        Switch,
+        "false",
+        "Read batching_params.pbtxt in a version's folder; needs --enable_batching.",
+    ),
+    flag(
+        "rest_api_num_threads",
+        Threads,
+        NUMBER,
+        "4 x CPUs",
+        "Requests worked on at the same time (see --workers).",
+    ),
+    flag(
+        "grpc_max_threads",
+        Threads,
+        NUMBER,
+        "4 x CPUs",
+        "Requests worked on at the same time (see --workers).",
+    ),
+    flag(
+        "tensorflow_session_parallelism",
+        Threads,
+        NUMBER,
+        "0",
+        "Threads that one request may use; 0 is the number of CPUs.",
+    ),
+    flag("tensorflow_intra_op_parallelism", Threads, NUMBER, "0", "As --tensorflow_session_parallelism."),
+    flag("tensorflow_inter_op_parallelism", Threads, NUMBER, "0", "As --tensorflow_session_parallelism."),
+    flag(
+        "address",
+        Kinglet,
+        Value("IP"),
+        "127.0.0.1",
+        "Address to listen on; 0.0.0.0 or :: lets other machines in.",
+    ),
+    flag(
+        "http_port",
+        Kinglet,
+        PORT,
+        "0",
+        "One port for REST and gRPC together; the two classic ports are then off unless given.",
+    ),
+    flag(
+        "workers",
+        Kinglet,
+        NUMBER,
+        "0",
+        "Requests worked on at the same time; 0 is the larger of the two flags under Threads.",
+    ),
+    flag("threads", Kinglet, NUMBER, "0", "Threads that one request may use; 0 is the number of CPUs."),
+    flag(
+        "tfs_strict_compat",
+        Kinglet,
+        Switch,
+        "false",
+        "Behave as TensorFlow Serving also where that is poorer.",
+    ),
+    flag(
+        "log_level",
+        Kinglet,
+        TEXT,
+        "info",
+        "off, error, warn, info, debug (one line per request) or trace.",
+    ),
+    flag("drain_timeout", Kinglet, NUMBER, "30", "Seconds that requests in flight get after SIGTERM."),
+    flag("version", Kinglet, Switch, "false", "Print the version and exit."),
+    ignored("flush_filesystem_caches", Switch, "true", "weights are mapped, the kernel drops them itself"),
+    ignored("tensorflow_session_config_file", FILE, "", NO_RUNTIME),
+    ignored("platform_config_file", FILE, "", NO_RUNTIME),
+    ignored("remove_unused_fields_from_bundle_metagraph", Switch, "true", "unused fields are never kept"),
+    ignored("thread_pool_factory_config_file", FILE, "", NO_RUNTIME),
+    ignored("grpc_channel_arguments", TEXT, "", "the gRPC library of these arguments is not used"),
+    ignored("enable_grpc_healthcheck_service", Switch, "false", "the health service is always on"),
+    ignored("enable_profiler", Switch, "true", "there is no TensorFlow profiler"),
+    ignored("per_process_gpu_memory_fraction", NUMBER, "0", NO_ACCELERATOR),
+    ignored("xla_cpu_compilation_enabled", Switch, "false", NO_RUNTIME),
+    ignored("xla_gpu_compilation_enabled", Switch, "false", NO_ACCELERATOR),
+    ignored("mixed_precision", TEXT, "", "models run in the precision of their file"),
+    ignored("skip_initialize_tpu", Switch, "false", NO_ACCELERATOR),
+    ignored("prefer_tflite_model", Switch, "false", NO_TFLITE),
+    ignored("num_tflite_pools", NUMBER, "CPUs", NO_TFLITE),
+    ignored("num_tflite_interpreters_per_pool", NUMBER, "1", NO_TFLITE),
+];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::BTreeSet;
+
+    #[test]
+    fn no_flag_of_tensorflow_serving_is_missing() {
+        let theirs = "port grpc_socket_path rest_api_port rest_api_num_threads rest_api_timeout_in_ms \
+            rest_api_enable_cors_support enable_batching allow_version_labels_for_unavailable_models \
+            batching_parameters_file enable_per_model_batching_parameters model_config_file \
+            model_config_file_poll_wait_seconds model_name model_base_path num_load_threads \
+            num_unload_threads max_num_load_retries load_retry_interval_micros \
+            file_system_poll_wait_seconds flush_filesystem_caches tensorflow_session_parallelism \
+            tensorflow_intra_op_parallelism tensorflow_inter_op_parallelism \
+            tensorflow_session_config_file use_alts_credentials ssl_config_file platform_config_file \
+            per_process_gpu_memory_fraction saved_model_tags grpc_channel_arguments grpc_max_threads \
+            enable_model_warmup num_request_iterations_for_warmup version monitoring_config_file \
+            remove_unused_fields_from_bundle_metagraph prefer_tflite_model num_tflite_pools \
+            num_tflite_interpreters_per_pool enable_signature_method_name_check \
+            xla_cpu_compilation_enabled xla_gpu_compilation_enabled enable_profiler \
+            thread_pool_factory_config_file mixed_precision skip_initialize_tpu \
+            enable_grpc_healthcheck_service enable_serialization_as_tensor_content";
+        for name in theirs.split_whitespace() {
+            assert!(Flag::find(name).is_some(), "--{name}");
+        }
+    }
+
+    #[test]
+    fn names_are_unique_and_found_with_dashes() {
+        let names: BTreeSet<_> = FLAGS.iter().map(|flag| flag.name).collect();
+        assert_eq!(names.len(), FLAGS.len());
+        assert_eq!(Flag::find("rest-api_port").map(|flag| flag.name), Some("rest_api_port"));
+        assert!(Flag::find("rest-api_por").is_none());
+        assert_eq!(Flag::find("port").map(Flag::variable).as_deref(), Some("KINGLET_PORT"));
+    }
+}

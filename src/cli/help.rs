@@ -1,0 +1,49 @@
+//! The help text: clap lays out the table of flags under its headings.
+
+use super::{FLAGS, Group, Kind};
+use clap::{Arg, ArgAction, Command, builder::Str};
+
+const EXAMPLES: &str = "\
+Examples:
+  kinglet                                            the built-in models on 127.0.0.1:8501 (REST) and :8500 (gRPC)
+  kinglet serve --model_base_path=/models/iris       one model, as `default`
+  kinglet serve --models_dir=/models --http_port=80  every model of a folder, REST and gRPC on one port
+  kinglet inspect /models/iris/1                     signatures, operators, memory, and what is missing
+
+Every flag can be given as KINGLET_<FLAG> in the environment; dashes may stand for underscores.";
+
+pub(super) fn full() -> String {
+    command().render_help().to_string()
+}
+
+pub(super) fn usage() -> String {
+    format!("{}\n`kinglet --help` lists the flags.", command().render_usage())
+}
+
+fn command() -> Command {
+    let mut command = Command::new("kinglet")
+        .about("An inference server in one static file: TensorFlow Serving's REST and gRPC, no runtime to install.")
+        .override_usage("kinglet [serve] [flags]\n       kinglet inspect PATH\n       kinglet --version | --help")
+        .after_help(EXAMPLES)
+        .disable_version_flag(true)
+        .term_width(terminal_width());
+    for group in Group::ALL {
+        for flag in FLAGS.iter().filter(|flag| flag.group == group) {
+            let mut arg = Arg::new(flag.name).long(flag.name).help(flag.help).help_heading(group.title());
+            arg = match flag.kind {
+                Kind::Switch => arg.action(ArgAction::Set).num_args(0..=1).value_name("BOOL"),
+                Kind::Value(word) => arg.action(ArgAction::Set).value_name(word),
+            };
+            if !flag.default.is_empty() {
+                arg = arg.default_value(Str::from(flag.default));
+            }
+            command = command.arg(arg);
+        }
+    }
+    command
+}
+
+/// `COLUMNS` where the shell exports it; else what fits most terminals.
+fn terminal_width() -> usize {
+    std::env::var("COLUMNS").ok().and_then(|columns| columns.parse().ok()).unwrap_or(110)
+}

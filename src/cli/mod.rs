@@ -1,0 +1,205 @@
+//! The command line: `kinglet serve`, `kinglet inspect`, `--version`, `--help`.
+//!
+//! Flags are TensorFlow Serving's, so that an existing unit file or container keeps its arguments when the
+//! binary is exchanged: a line without a subcommand means `serve`, underscores and dashes are the same, and
+//! an argument that nobody knows is reported but does not stop the server. A flag that is absent is looked
+//! up in the environment as `KINGLET_<FLAG>`, then takes its default.
+#![forbid(unsafe_code)]
+
+mod flags;
+mod help;
+pub mod logging;
+mod options;
+mod values;
+
+pub use flags::{Effect, FLAGS, Flag, Group, Kind};
+pub use options::{ModelSource, Options, RestPort};
+pub use values::Values;
+
+use std::path::PathBuf;
+
+/// What is wrong with the command line, and what to do about it.
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+pub enum CliError {
+    /// The first word is no command.
+    #[error(
+        "unknown command: {0}\nCommands are `serve` and `inspect`; `kinglet --help` lists them and all flags."
+    )]
+    UnknownCommand(String),
+    /// A flag needs a value and the line ends.
+    #[error("--{0} needs a value: write --{0}=VALUE")]
+    MissingValue(&'static str),
+    /// The value of a flag has another type.
+    #[error("{origin}: `{value}` is not {expected}")]
+    BadValue {
+        /// The flag, or the environment variable it came from.
+        origin: String,
+        /// What was given.
+        value: String,
+        /// What is needed.
+        expected: &'static str,
+    },
+    /// Flags that exclude each other, or lack one another.
+    #[error("{0}")]
+    Conflict(String),
+    /// `inspect` without a path.
+    #[error("inspect needs the folder or file of a model: kinglet inspect PATH")]
+    MissingPath,
+}
+
+/// What to do.
+#[derive(Debug)]
+pub enum Command {
+    /// Serve models; with arguments that no flag matches, for a warning.
+    Serve(Box<Options>, Vec<String>),
+    /// Describe the model at a path.
+    Inspect(PathBuf),
+    /// Print the version.
+    Version,
+    /// Print this text.
+    Help(String),
+}
+
+/// Reads the arguments after the program's name; `environment` looks up a variable.
+pub fn parse(
+    arguments: &[String],
+    environment: impl Fn(&str) -> Option<String>,
+) -> Result<Command, CliError> {
+    let (command, rest) = match arguments.split_first() {
+        Some((word, rest)) if !word.starts_with('-') => (word.as_str(), rest),
+        _ => ("serve", arguments),
+    };
+    match command {
+        "serve" => serve(rest, environment),
+        "inspect" => match rest.iter().find(|argument| !argument.starts_with('-')) {
+            Some(path) => Ok(Command::Inspect(PathBuf::from(path))),
+            None if wants_help(rest) => Ok(Command::Help(help::full())),
+            None => Err(CliError::MissingPath),
+        },
+        "version" => Ok(Command::Version),
+        "help" => Ok(Command::Help(help::full())),
+        other => Err(CliError::UnknownCommand(other.to_owned())),
+    }
+}
+
+/// The usage lines that follow `unknown argument: X`.
+pub fn usage() -> String {
+    help::usage()
+}
+
+fn serve(arguments: &[String], environment: impl Fn(&str) -> Option<String>) -> Result<Command, CliError> {
+    if wants_help(arguments) {
+        return Ok(Command::Help(help::full()));
+    }
+    if arguments.iter().any(|argument| argument == "-V") {
+        return Ok(Command::Version);
+    }
+    let (values, unknown) = Values::read(arguments, environment)?;
+    if values.switch("version")? {
+        return Ok(Command::Version);
+    }
+    Ok(Command::Serve(Box::new(Options::from_values(&values)?), unknown))
+}
+
+fn wants_help(arguments: &[String]) -> bool {
+    arguments.iter().any(|argument| argument == "--help" || argument == "-h")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn words(line: &str) -> Vec<String> {
+        line.split_whitespace().map(str::to_owned).collect()
+    }
+
+    fn run(line: &str) -> Command {
+        parse(&words(line), |_| None).unwrap()
+    }
+
+    fn options(line: &str) -> Options {
+        match run(line) {
+            Command::Serve(options, _) => *options,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn commands_are_told_apart() {
+        assert!(matches!(run(""), Command::Serve(..)));
+        assert!(matches!(run("serve"), Command::Serve(..)));
+        assert!(matches!(run("--port=1"), Command::Serve(..)));
+        assert!(matches!(run("inspect /m"), Command::Inspect(path) if path.as_os_str() == "/m"));
+        assert!(matches!(run("--version"), Command::Version));
+        assert!(matches!(run("serve --version=true"), Command::Version));
+        assert!(matches!(run("serve -h"), Command::Help(_)));
+        assert_eq!(parse(&words("inspect"), |_| None).unwrap_err(), CliError::MissingPath);
+        assert!(matches!(parse(&words("srve"), |_| None), Err(CliError::UnknownCommand(_))));
+    }
+
+    #[test]
+    fn values_are_written_in_every_way_of_tensorflow_serving() {
+        for line in ["--port=9000", "--port 9000", "serve --port=9000"] {
+            assert_eq!(options(line).grpc_port, 9000, "{line}");
+        }
+        assert_eq!(options("--rest-api-port=1234").rest_port, RestPort::Given(1234));
+        assert!(options("--enable_batching").enable_batching);
+        assert!(options("--enable_batching=true").enable_batching);
+        assert!(!options("--enable_batching=false").enable_batching);
+        assert!(!options("--enable_model_warmup=0").enable_warmup);
+        // The last one counts.
+        assert_eq!(options("--port=1 --port=2").grpc_port, 2);
+    }
+
+    #[test]
+    fn unknown_arguments_are_handed_back_and_the_rest_is_read() {
+        match run("--bogus=1 --port=7 stray") {
+            Command::Serve(options, unknown) => {
+                assert_eq!(options.grpc_port, 7);
+                assert_eq!(unknown, ["--bogus=1", "stray"]);
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn the_environment_stands_below_flags() {
+        let environment = |name: &str| match name {
+            "KINGLET_PORT" => Some("7000".to_owned()),
+            "KINGLET_ENABLE_BATCHING" => Some("true".to_owned()),
+            _ => None,
+        };
+        let Command::Serve(options, _) = parse(&words("serve"), environment).unwrap() else { panic!() };
+        assert_eq!((options.grpc_port, options.enable_batching), (7000, true));
+        let Command::Serve(options, _) = parse(&words("--port=1"), environment).unwrap() else { panic!() };
+        assert_eq!(options.grpc_port, 1);
+
+        let broken = |name: &str| (name == "KINGLET_PORT").then(|| "x".to_owned());
+        let error = parse(&[], broken).unwrap_err().to_string();
+        assert_eq!(error, "environment KINGLET_PORT: `x` is not a port number (0 to 65535)");
+    }
+
+    #[test]
+    fn values_of_a_wrong_type_name_the_flag() {
+        for (line, text) in [
+            ("--port=x", "--port: `x` is not a port number (0 to 65535)"),
+            ("--port=65536", "--port: `65536` is not a port number (0 to 65535)"),
+            ("--max_num_load_retries=-1", "--max_num_load_retries: `-1` is not a whole number, 0 or more"),
+            ("--enable_batching=maybe", "--enable_batching: `maybe` is not true or false"),
+            ("--port", "--port needs a value: write --port=VALUE"),
+            ("--address=x", "--address: `x` is not an IP address such as 127.0.0.1 or 0.0.0.0"),
+            ("--log_level=loud", "--log_level: `loud` is not one of off, error, warn, info, debug, trace"),
+        ] {
+            assert_eq!(parse(&words(line), |_| None).unwrap_err().to_string(), text);
+        }
+    }
+
+    #[test]
+    fn the_help_lists_every_flag_with_its_default() {
+        let Command::Help(text) = run("--help") else { panic!() };
+        for flag in FLAGS {
+            assert!(text.contains(&format!("--{}", flag.name)), "{} is missing:\n{text}", flag.name);
+        }
+        assert!(text.contains("[default: 8500]"), "{text}");
+    }
+}

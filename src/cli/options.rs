@@ -1,0 +1,299 @@
+//! The flags as typed options, and which of them exclude each other.
+
+use super::{CliError, Values};
+use log::LevelFilter;
+use std::{net::IpAddr, path::PathBuf, thread, time::Duration};
+
+/// Where models come from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ModelSource {
+    /// Those built into the binary.
+    BuiltIn,
+    /// One model.
+    Single {
+        /// Its name.
+        name: String,
+        /// Its folder.
+        base_path: PathBuf,
+    },
+    /// A text-format ModelServerConfig.
+    ConfigFile(PathBuf),
+    /// One model per folder.
+    Folder(PathBuf),
+}
+
+/// The port for REST.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RestPort {
+    /// Not served on a port of its own.
+    Off,
+    /// The default; a server that finds it taken goes on without.
+    Default(u16),
+    /// Asked for; a server that finds it taken does not start.
+    Given(u16),
+}
+
+/// All options of `kinglet serve`.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Where models come from.
+    pub source: ModelSource,
+    /// How often the model config file is read again; `None` is once.
+    pub config_poll: Option<Duration>,
+    /// Labels may name versions that are not loaded yet.
+    pub allow_labels_for_unavailable: bool,
+    /// Tags of the SavedModel graph.
+    pub saved_model_tags: Vec<String>,
+    /// Method names of signatures are checked.
+    pub check_method_names: bool,
+    /// Address of every port.
+    pub address: IpAddr,
+    /// Port for gRPC; 0 is off.
+    pub grpc_port: u16,
+    /// UNIX domain socket for gRPC.
+    pub grpc_socket: Option<PathBuf>,
+    /// Port for REST.
+    pub rest_port: RestPort,
+    /// One port for everything; 0 is off.
+    pub http_port: u16,
+    /// Time limit of a REST call.
+    pub rest_timeout: Duration,
+    /// Cross-origin headers are sent.
+    pub cors: bool,
+    /// A text-format SSLConfig.
+    pub ssl_config_file: Option<PathBuf>,
+    /// A text-format MonitoringConfig.
+    pub monitoring_config_file: Option<PathBuf>,
+    /// gRPC tensors are answered as raw content.
+    pub answer_tensor_content: bool,
+    /// Seconds between looks at the file system: 0 looks once, negative never.
+    pub poll_seconds: i64,
+    /// Versions that load at the same time, at least 1.
+    pub load_threads: usize,
+    /// Versions that unload at the same time; 0 has no limit.
+    pub unload_threads: usize,
+    /// How often a failed load is tried again.
+    pub load_retries: usize,
+    /// Time between tries.
+    pub load_retry_interval: Duration,
+    /// Warm-up requests run before a version answers.
+    pub enable_warmup: bool,
+    /// How often each warm-up request runs, at least 1.
+    pub warmup_iterations: usize,
+    /// Requests are batched.
+    pub enable_batching: bool,
+    /// A text-format BatchingParameters.
+    pub batching_parameters_file: Option<PathBuf>,
+    /// Versions may carry their own batching parameters.
+    pub per_model_batching: bool,
+    /// Requests worked on at the same time, at least 1.
+    pub workers: usize,
+    /// Threads of one request, at least 1.
+    pub threads: usize,
+    /// TensorFlow Serving's behaviour also where it is poorer.
+    pub strict: bool,
+    /// What is logged.
+    pub log_level: LevelFilter,
+    /// Time for requests in flight after SIGTERM.
+    pub drain_timeout: Duration,
+    /// Flags given that do nothing, with the reason.
+    pub ignored: Vec<(&'static str, &'static str)>,
+}
+
+impl Options {
+    /// Reads and checks all values.
+    pub fn from_values(values: &Values) -> Result<Self, CliError> {
+        let cpus = thread::available_parallelism().map_or(1, usize::from);
+        let strict = values.switch("tfs_strict_compat")?;
+        let http_port = values.port("http_port")?;
+        let enable_batching = values.switch("enable_batching")?;
+        check_combinations(values, enable_batching)?;
+        let or = |count: usize, default: usize| if count == 0 { default } else { count };
+        let classic_workers = or(values.count("rest_api_num_threads")?, 4 * cpus)
+            .max(or(values.count("grpc_max_threads")?, 4 * cpus));
+        Ok(Options {
+            source: source(values, strict)?,
+            config_poll: Some(
+                values.duration("model_config_file_poll_wait_seconds", Duration::from_secs(1))?,
+            )
+            .filter(|wait| !wait.is_zero()),
+            allow_labels_for_unavailable: values.switch("allow_version_labels_for_unavailable_models")?,
+            saved_model_tags: tags(&values.text("saved_model_tags")),
+            check_method_names: values.switch("enable_signature_method_name_check")?,
+            address: values.address("address")?,
+            grpc_port: if http_port != 0 && !values.is_given("port") { 0 } else { values.port("port")? },
+            grpc_socket: values.path("grpc_socket_path"),
+            rest_port: rest_port(values, strict, http_port)?,
+            http_port,
+            rest_timeout: values.duration("rest_api_timeout_in_ms", Duration::from_millis(1))?,
+            cors: values.switch("rest_api_enable_cors_support")?,
+            ssl_config_file: values.path("ssl_config_file"),
+            monitoring_config_file: values.path("monitoring_config_file"),
+            answer_tensor_content: values.switch("enable_serialization_as_tensor_content")?,
+            poll_seconds: values.integer("file_system_poll_wait_seconds")?,
+            load_threads: or(values.count("num_load_threads")?, cpus),
+            unload_threads: values.count("num_unload_threads")?,
+            load_retries: values.count("max_num_load_retries")?,
+            load_retry_interval: values.duration("load_retry_interval_micros", Duration::from_micros(1))?,
+            enable_warmup: values.switch("enable_model_warmup")?,
+            warmup_iterations: values.count("num_request_iterations_for_warmup")?.max(1),
+            enable_batching,
+            batching_parameters_file: values.path("batching_parameters_file"),
+            per_model_batching: values.switch("enable_per_model_batching_parameters")?,
+            workers: or(values.count("workers")?, classic_workers),
+            threads: threads(values, cpus)?,
+            strict,
+            log_level: values
+                .text("log_level")
+                .parse()
+                .map_err(|_| values.refuse("log_level", "one of off, error, warn, info, debug, trace"))?,
+            drain_timeout: values.duration("drain_timeout", Duration::from_secs(1))?,
+            ignored: values.ignored(),
+        })
+    }
+}
+
+fn check_combinations(values: &Values, enable_batching: bool) -> Result<(), CliError> {
+    let conflict = |text: &str| Err(CliError::Conflict(text.to_owned()));
+    if values.switch("use_alts_credentials")? {
+        return conflict(
+            "--use_alts_credentials is not supported: use --ssl_config_file for TLS, or leave it out",
+        );
+    }
+    if !enable_batching {
+        if values.path("batching_parameters_file").is_some() {
+            return conflict("--batching_parameters_file needs --enable_batching");
+        }
+        if values.switch("enable_per_model_batching_parameters")? {
+            return conflict("--enable_per_model_batching_parameters needs --enable_batching");
+        }
+    }
+    let parallelism = [
+        "tensorflow_session_parallelism",
+        "tensorflow_intra_op_parallelism",
+        "tensorflow_inter_op_parallelism",
+    ];
+    let mut set = 0;
+    for name in parallelism {
+        set += usize::from(values.count(name)? != 0);
+    }
+    if set == parallelism.len() {
+        return conflict(
+            "--tensorflow_session_parallelism excludes --tensorflow_intra_op_parallelism and \
+             --tensorflow_inter_op_parallelism; --threads says the same in one word",
+        );
+    }
+    Ok(())
+}
+
+fn source(values: &Values, strict: bool) -> Result<ModelSource, CliError> {
+    if let Some(path) = values.path("model_config_file") {
+        return Ok(ModelSource::ConfigFile(path));
+    }
+    match (values.path("model_base_path"), values.path("models_dir")) {
+        (Some(_), Some(_)) => Err(CliError::Conflict(
+            "--model_base_path serves one model, --models_dir a folder of models: give one of them"
+                .to_owned(),
+        )),
+        (Some(base_path), None) => Ok(ModelSource::Single { name: values.text("model_name"), base_path }),
+        (None, Some(folder)) => Ok(ModelSource::Folder(folder)),
+        (None, None) if strict || values.is_given("model_name") => Err(CliError::Conflict(
+            "Both server_options.model_base_path and server_options.model_config_file are empty!\n\
+             Say where the model is: --model_base_path=FOLDER"
+                .to_owned(),
+        )),
+        (None, None) => Ok(ModelSource::BuiltIn),
+    }
+}
+
+fn rest_port(values: &Values, strict: bool, http_port: u16) -> Result<RestPort, CliError> {
+    let port = values.port("rest_api_port")?;
+    Ok(match (values.is_given("rest_api_port"), port) {
+        (true, 0) => RestPort::Off,
+        (true, port) => RestPort::Given(port),
+        (false, _) if strict || http_port != 0 => RestPort::Off,
+        (false, port) => RestPort::Default(port),
+    })
+}
+
+fn threads(values: &Values, cpus: usize) -> Result<usize, CliError> {
+    let mut wanted = values.count("threads")?;
+    if wanted == 0 {
+        wanted = values
+            .count("tensorflow_session_parallelism")?
+            .max(values.count("tensorflow_intra_op_parallelism")?);
+    }
+    Ok(if wanted == 0 { cpus } else { wanted })
+}
+
+fn tags(text: &str) -> Vec<String> {
+    text.split(',').map(str::trim).filter(|tag| !tag.is_empty()).map(str::to_owned).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(line: &str) -> Result<Options, CliError> {
+        let words: Vec<String> = line.split_whitespace().map(str::to_owned).collect();
+        Options::from_values(&Values::read(&words, |_| None).unwrap().0)
+    }
+
+    #[test]
+    fn the_source_of_models() {
+        assert_eq!(read("").unwrap().source, ModelSource::BuiltIn);
+        let single = ModelSource::Single { name: "default".into(), base_path: "/m".into() };
+        assert_eq!(read("--model_base_path=/m").unwrap().source, single);
+        assert_eq!(
+            read("--model_config_file=/c --model_base_path=/m").unwrap().source,
+            ModelSource::ConfigFile("/c".into())
+        );
+        assert_eq!(read("--models_dir=/m").unwrap().source, ModelSource::Folder("/m".into()));
+        assert!(read("--models_dir=/m --model_base_path=/m").is_err());
+        let text = read("--model_name=m").unwrap_err().to_string();
+        assert!(
+            text.contains(
+                "Both server_options.model_base_path and server_options.model_config_file are empty!"
+            )
+        );
+    }
+
+    #[test]
+    fn one_port_switches_the_classic_ports_off_unless_they_are_given() {
+        let options = read("--http_port=80").unwrap();
+        assert_eq!((options.http_port, options.grpc_port, options.rest_port), (80, 0, RestPort::Off));
+        let options = read("--http_port=80 --port=8500").unwrap();
+        assert_eq!((options.http_port, options.grpc_port), (80, 8500));
+        let options = read("").unwrap();
+        assert_eq!((options.grpc_port, options.rest_port), (8500, RestPort::Default(8501)));
+        assert_eq!(read("--rest_api_port=0").unwrap().rest_port, RestPort::Off);
+        assert_eq!(read("--tfs_strict_compat --model_base_path=/m").unwrap().rest_port, RestPort::Off);
+    }
+
+    #[test]
+    fn combinations_that_make_no_sense_are_refused() {
+        for line in [
+            "--batching_parameters_file=/b",
+            "--enable_per_model_batching_parameters",
+            "--use_alts_credentials",
+            "--tensorflow_session_parallelism=1 --tensorflow_intra_op_parallelism=1 --tensorflow_inter_op_parallelism=1",
+        ] {
+            assert!(matches!(read(line), Err(CliError::Conflict(_))), "{line}");
+        }
+        assert!(read("--batching_parameters_file=/b --enable_batching").is_ok());
+    }
+
+    #[test]
+    fn counts_of_zero_take_the_machine_s() {
+        let options = read("").unwrap();
+        assert!(options.workers >= 4 && options.threads >= 1 && options.load_threads >= 1);
+        assert_eq!(options.warmup_iterations, 1);
+        assert_eq!(read("--workers=3").unwrap().workers, 3);
+        assert_eq!(read("--tensorflow_intra_op_parallelism=2").unwrap().threads, 2);
+        assert_eq!(
+            read("--load_retry_interval_micros=5").unwrap().load_retry_interval,
+            Duration::from_micros(5)
+        );
+        assert_eq!(read("--flush_filesystem_caches=false").unwrap().ignored.len(), 1);
+    }
+}

@@ -1,0 +1,720 @@
+//! Two-dimensional convolution in f32, NHWC, without im2col.
+//!
+//! A convolution is the matrix product of output pixels and weights where each pixel's row lies in pieces, one
+//! per kernel position (tap). [`product`](super::product) takes such rows as they are: a pointer per tap, to a row of
+//! zeros where the tap falls into the padding. A 1x1 convolution is a plain product. With few input channels a
+//! whole kernel row is one tap, for its pixels are neighbours in memory. One group per channel goes to
+//! [`depthwise`](super::depthwise); other groups are products side by side.
+
+use super::depthwise::{self, PackedDepthwise};
+use super::error::{KernelError, expect_length, product as size_of_product};
+use super::gemm::{Plain, check_packed};
+use super::pack::{AlignedFloats, Columns, PackedB};
+use super::product::{Epilogue, Output, Rows, product};
+use super::table::Kernels;
+use super::threads::Threads;
+use std::ops::Range;
+
+const KERNEL: &str = "conv2d";
+
+/// The geometry of a convolution: x `[batch, in_height, in_width, in_channels]`, weights
+/// `[kernel_height, kernel_width, in_channels / groups, out_channels]`, out `[batch, out_height, out_width, out_channels]`.
+///
+/// Output pixel `(y, x)` reads input rows `y * stride[0] + ky * dilation[0] - pad_top` and columns likewise; what
+/// lies outside of the input is zero, so padding after the end follows from the output's size.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[allow(missing_docs, reason = "the names say it")]
+pub struct Conv2d {
+    pub batch: usize,
+    pub in_height: usize,
+    pub in_width: usize,
+    pub in_channels: usize,
+    pub out_height: usize,
+    pub out_width: usize,
+    pub out_channels: usize,
+    pub kernel_height: usize,
+    pub kernel_width: usize,
+    /// Height, width.
+    pub stride: [usize; 2],
+    /// Height, width.
+    pub dilation: [usize; 2],
+    pub pad_top: usize,
+    pub pad_left: usize,
+    pub groups: usize,
+}
+
+impl Conv2d {
+    /// Fails when a size is zero that must not be, when the channels do not divide into the groups, or when the
+    /// sizes exceed what can be addressed.
+    pub fn check(&self) -> Result<(), KernelError> {
+        let error = |argument, problem| Err(KernelError::Descriptor { kernel: KERNEL, argument, problem });
+        if self.groups == 0
+            || !self.in_channels.is_multiple_of(self.groups)
+            || !self.out_channels.is_multiple_of(self.groups)
+        {
+            return error("groups", "does not divide the channels");
+        }
+        if self.kernel_height == 0 || self.kernel_width == 0 {
+            return error("kernel", "is empty");
+        }
+        if self.stride.contains(&0) || self.dilation.contains(&0) {
+            return error("stride or dilation", "is zero");
+        }
+        self.in_elements()?;
+        self.out_elements()?;
+        self.weight_elements()?;
+        let spans = [
+            (self.out_height, self.stride[0], self.kernel_height, self.dilation[0], self.pad_top),
+            (self.out_width, self.stride[1], self.kernel_width, self.dilation[1], self.pad_left),
+        ];
+        for (out, stride, kernel, dilation, pad) in spans {
+            let reach = out.checked_mul(stride).zip(kernel.checked_mul(dilation));
+            let reach = reach.and_then(|(a, b)| a.checked_add(b)).and_then(|sum| sum.checked_add(pad));
+            if reach.is_none_or(|reach| reach > isize::MAX as usize / 4) {
+                return error("stride or dilation", "describes more than can be addressed");
+            }
+        }
+        Ok(())
+    }
+
+    /// Elements of the input.
+    pub fn in_elements(&self) -> Result<usize, KernelError> {
+        size_of_product(KERNEL, "x", &[self.batch, self.in_height, self.in_width, self.in_channels])
+    }
+
+    /// Elements of the output.
+    pub fn out_elements(&self) -> Result<usize, KernelError> {
+        size_of_product(KERNEL, "out", &[self.batch, self.out_height, self.out_width, self.out_channels])
+    }
+
+    /// Elements of the weights.
+    pub fn weight_elements(&self) -> Result<usize, KernelError> {
+        let depth = self.in_channels.checked_div(self.groups).unwrap_or(0);
+        size_of_product(KERNEL, "weights", &[self.kernel_height, self.kernel_width, depth, self.out_channels])
+    }
+
+    fn taps(&self) -> usize {
+        self.kernel_height * self.kernel_width
+    }
+
+    /// Input channels of a group.
+    fn depth(&self) -> usize {
+        self.in_channels / self.groups
+    }
+
+    fn is_depthwise(&self) -> bool {
+        self.groups == self.in_channels && self.groups > 1
+    }
+
+    /// Whether the rows of the product are the pixels of the input.
+    fn is_pointwise(&self) -> bool {
+        self.taps() == 1
+            && self.groups == 1
+            && self.stride == [1, 1]
+            && (self.pad_top, self.pad_left) == (0, 0)
+            && (self.in_height, self.in_width) == (self.out_height, self.out_width)
+    }
+
+    /// Whether a kernel row is read as one tap.
+    fn is_folded(&self) -> bool {
+        /// Floats of a pixel's patch; short enough for a good number of them in the product's scratch.
+        const PATCH: usize = 168;
+        self.groups == 1
+            && self.kernel_width > 1
+            && self.dilation[1] == 1
+            && self.taps().checked_mul(self.in_channels).is_some_and(|patch| patch <= PATCH)
+    }
+
+    /// What the packed weights depend on.
+    fn weight_shape(&self) -> [usize; 5] {
+        [self.kernel_height, self.kernel_width, self.in_channels, self.out_channels, self.groups]
+    }
+}
+
+/// Weights packed for one instruction set, with the bias; good for every batch and image size.
+#[derive(Clone, Debug)]
+pub struct PackedConv {
+    shape: [usize; 5],
+    weights: PackedWeights,
+}
+
+#[derive(Clone, Debug)]
+enum PackedWeights {
+    /// One matrix per group.
+    Dense(Vec<PackedB>),
+    Depthwise(PackedDepthwise),
+}
+
+impl PackedConv {
+    /// Packs `weights` (HWIO, see [`Conv2d`]) and a bias of `out_channels`. Of `conv`, only channels, kernel and
+    /// groups matter.
+    pub fn pack(
+        kernels: &Kernels,
+        conv: &Conv2d,
+        weights: &[f32],
+        bias: Option<&[f32]>,
+    ) -> Result<PackedConv, KernelError> {
+        conv.check()?;
+        expect_length(KERNEL, "weights", conv.weight_elements()?, weights.len())?;
+        if let Some(bias) = bias {
+            expect_length(KERNEL, "bias", conv.out_channels, bias.len())?;
+        }
+        let weights = if conv.is_depthwise() {
+            PackedWeights::Depthwise(PackedDepthwise::pack(weights, bias))
+        } else {
+            let n = conv.out_channels / conv.groups;
+            let k = size_of_product(KERNEL, "weights", &[conv.taps(), conv.depth()])?;
+            let pack = |group: usize| {
+                let first = group * n;
+                let columns =
+                    Columns { k, n, offset: first, row_stride: conv.out_channels, column_stride: 1 };
+                PackedB::pack_columns(kernels, weights, columns, bias.map(|bias| &bias[first..first + n]))
+            };
+            PackedWeights::Dense((0..conv.groups).map(pack).collect::<Result<_, _>>()?)
+        };
+        Ok(PackedConv { shape: conv.weight_shape(), weights })
+    }
+
+    /// Bytes of memory held.
+    pub fn bytes(&self) -> usize {
+        match &self.weights {
+            PackedWeights::Dense(groups) => groups.iter().map(PackedB::bytes).sum(),
+            PackedWeights::Depthwise(packed) => packed.bytes(),
+        }
+    }
+}
+
+/// A convolution of one image size: where the taps of an output row and column lie.
+#[derive(Clone, Debug)]
+pub struct ConvPlan {
+    conv: Conv2d,
+    in_elements: usize,
+    out_elements: usize,
+    /// For output row `y` and kernel row `ky`, at `y * kernel_height + ky`: offset of the input row, or [`OUTSIDE`].
+    rows: Vec<usize>,
+    /// The same for columns.
+    columns: Vec<usize>,
+    zeros: AlignedFloats,
+}
+
+/// The tap falls into the padding.
+const OUTSIDE: usize = usize::MAX;
+
+impl ConvPlan {
+    /// Fails as [`Conv2d::check`] does, and when `packed` was made for other channels, kernel or groups.
+    pub fn new(conv: &Conv2d, packed: &PackedConv) -> Result<ConvPlan, KernelError> {
+        conv.check()?;
+        if packed.shape != conv.weight_shape() {
+            return Err(KernelError::Descriptor {
+                kernel: KERNEL,
+                argument: "weights",
+                problem: "are packed for another geometry",
+            });
+        }
+        let in_elements = conv.in_elements()?;
+        let out_elements = conv.out_elements()?;
+        let mut plan = ConvPlan {
+            conv: *conv,
+            in_elements,
+            out_elements,
+            rows: Vec::new(),
+            columns: Vec::new(),
+            zeros: AlignedFloats::zeroed(0),
+        };
+        let indirect = !conv.is_depthwise() && !conv.is_pointwise();
+        if indirect && in_elements > 0 && out_elements > 0 {
+            let pixel = conv.in_channels;
+            let line = conv.in_width * pixel;
+            plan.rows = offsets(
+                conv.out_height,
+                conv.kernel_height,
+                conv.stride[0],
+                conv.dilation[0],
+                conv.pad_top,
+                conv.in_height,
+                line,
+            );
+            plan.columns = offsets(
+                conv.out_width,
+                conv.kernel_width,
+                conv.stride[1],
+                conv.dilation[1],
+                conv.pad_left,
+                conv.in_width,
+                pixel,
+            );
+            let depth = if conv.is_folded() { conv.kernel_width * conv.depth() } else { conv.depth() };
+            plan.zeros = AlignedFloats::zeroed(depth);
+        }
+        Ok(plan)
+    }
+
+    /// The geometry.
+    pub fn conv(&self) -> &Conv2d {
+        &self.conv
+    }
+}
+
+/// For every output position and tap: the input position times `scale`, or [`OUTSIDE`].
+fn offsets(
+    out: usize,
+    taps: usize,
+    stride: usize,
+    dilation: usize,
+    pad: usize,
+    limit: usize,
+    scale: usize,
+) -> Vec<usize> {
+    let mut offsets = Vec::with_capacity(out.saturating_mul(taps).min(1 << 20));
+    for position in 0..out {
+        for tap in 0..taps {
+            let at = (position * stride + tap * dilation).checked_sub(pad).filter(|&at| at < limit);
+            offsets.push(at.map_or(OUTSIDE, |at| at * scale));
+        }
+    }
+    offsets
+}
+
+impl Kernels {
+    /// `out = epilogue(conv(x) + bias)`; a residual is shaped like `out`. Lengths are those of the plan's geometry.
+    pub fn conv2d(
+        &self,
+        plan: &ConvPlan,
+        packed: &PackedConv,
+        x: &[f32],
+        out: &mut [f32],
+        epilogue: &Epilogue<'_>,
+        threads: &Threads,
+    ) -> Result<(), KernelError> {
+        let conv = &plan.conv;
+        if packed.shape != conv.weight_shape() {
+            return Err(KernelError::Descriptor {
+                kernel: KERNEL,
+                argument: "weights",
+                problem: "are packed for another geometry",
+            });
+        }
+        expect_length(KERNEL, "x", plan.in_elements, x.len())?;
+        expect_length(KERNEL, "out", plan.out_elements, out.len())?;
+        if let Some(residual) = epilogue.residual {
+            expect_length(KERNEL, "residual", out.len(), residual.len())?;
+        }
+        if out.is_empty() {
+            return Ok(());
+        }
+        match &packed.weights {
+            PackedWeights::Depthwise(packed) => depthwise::run(self, conv, packed, x, out, epilogue, threads),
+            PackedWeights::Dense(groups) => self.conv2d_dense(plan, groups, x, out, epilogue, threads)?,
+        }
+        Ok(())
+    }
+
+    fn conv2d_dense(
+        &self,
+        plan: &ConvPlan,
+        groups: &[PackedB],
+        x: &[f32],
+        out: &mut [f32],
+        epilogue: &Epilogue<'_>,
+        threads: &Threads,
+    ) -> Result<(), KernelError> {
+        let conv = &plan.conv;
+        let pixels = out.len() / conv.out_channels;
+        for (group, weights) in groups.iter().enumerate() {
+            check_packed(self, KERNEL, weights.view())?;
+            let first = group * (conv.out_channels / conv.groups);
+            let residual = epilogue.residual.map_or(std::ptr::null(), |residual| residual[first..].as_ptr());
+            let output =
+                Output { data: out[first..].as_mut_ptr(), stride: conv.out_channels, residual, epilogue };
+            let weights = weights.view();
+            if x.is_empty() {
+                // Nothing but padding: every tap is left out.
+                let rows = Nothing { depth: weights.k, zeros: vec![0.0; weights.k] };
+                // SAFETY: as below.
+                unsafe { product(self, &rows, pixels, weights, output, threads) };
+            } else if conv.is_pointwise() {
+                let rows = Plain { data: x.as_ptr(), stride: conv.in_channels, depth: conv.in_channels };
+                // SAFETY: x has one row per output pixel; out was checked and is borrowed uniquely.
+                unsafe { product(self, &rows, pixels, weights, output, threads) };
+            } else if conv.is_folded() {
+                let rows = Folded { plan, x };
+                // SAFETY: as above.
+                unsafe { product(self, &rows, pixels, weights, output, threads) };
+            } else {
+                let rows = Indirect { plan, x, group_offset: group * conv.depth() };
+                // SAFETY: as above.
+                unsafe { product(self, &rows, pixels, weights, output, threads) };
+            }
+        }
+        Ok(())
+    }
+}
+
+/// An output pixel by its parts.
+struct Pixel {
+    image: usize,
+    y: usize,
+    x: usize,
+}
+
+impl Pixel {
+    fn of(conv: &Conv2d, index: usize) -> Pixel {
+        let line = index / conv.out_width;
+        Pixel { image: line / conv.out_height, y: line % conv.out_height, x: index % conv.out_width }
+    }
+
+    fn advance(&mut self, conv: &Conv2d) {
+        self.x += 1;
+        if self.x == conv.out_width {
+            self.x = 0;
+            self.y += 1;
+            if self.y == conv.out_height {
+                self.y = 0;
+                self.image += 1;
+            }
+        }
+    }
+}
+
+/// One tap per kernel position.
+struct Indirect<'a> {
+    plan: &'a ConvPlan,
+    x: &'a [f32],
+    /// The group's first channel.
+    group_offset: usize,
+}
+
+impl Rows for Indirect<'_> {
+    fn taps(&self) -> usize {
+        self.plan.conv.taps()
+    }
+
+    fn depth(&self) -> usize {
+        self.plan.conv.depth()
+    }
+
+    fn point<'s>(
+        &self,
+        rows: Range<usize>,
+        taps: Range<usize>,
+        channel: usize,
+        pointers: &mut [*const f32],
+        scratch: &'s mut [f32],
+    ) -> &'s mut [f32] {
+        let conv = &self.plan.conv;
+        let image = conv.in_height * conv.in_width * conv.in_channels;
+        let count = rows.len();
+        let mut pixel = Pixel::of(conv, rows.start);
+        let zeros = self.plan.zeros.as_slice()[channel..].as_ptr();
+        for row in 0..count {
+            let base = pixel.image * image + self.group_offset + channel;
+            let lines = &self.plan.rows[pixel.y * conv.kernel_height..][..conv.kernel_height];
+            let columns = &self.plan.columns[pixel.x * conv.kernel_width..][..conv.kernel_width];
+            let (mut ky, mut kx) = (taps.start / conv.kernel_width, taps.start % conv.kernel_width);
+            for tap in 0..taps.len() {
+                let (line, column) = (lines[ky], columns[kx]);
+                pointers[tap * count + row] = if line == OUTSIDE || column == OUTSIDE {
+                    zeros
+                } else {
+                    self.x[base + line + column..].as_ptr()
+                };
+                kx += 1;
+                if kx == conv.kernel_width {
+                    kx = 0;
+                    ky += 1;
+                }
+            }
+            pixel.advance(conv);
+        }
+        scratch
+    }
+}
+
+/// One tap per kernel row: the pixels under it are contiguous. At the edges they are assembled in scratch memory.
+struct Folded<'a> {
+    plan: &'a ConvPlan,
+    x: &'a [f32],
+}
+
+impl Rows for Folded<'_> {
+    fn taps(&self) -> usize {
+        self.plan.conv.kernel_height
+    }
+
+    fn depth(&self) -> usize {
+        self.plan.conv.kernel_width * self.plan.conv.in_channels
+    }
+
+    fn scratch_per_row(&self) -> usize {
+        self.taps() * self.depth()
+    }
+
+    fn point<'s>(
+        &self,
+        rows: Range<usize>,
+        taps: Range<usize>,
+        channel: usize,
+        pointers: &mut [*const f32],
+        mut scratch: &'s mut [f32],
+    ) -> &'s mut [f32] {
+        let conv = &self.plan.conv;
+        let image = conv.in_height * conv.in_width * conv.in_channels;
+        let depth = self.depth();
+        let count = rows.len();
+        let mut pixel = Pixel::of(conv, rows.start);
+        for row in 0..count {
+            let columns = &self.plan.columns[pixel.x * conv.kernel_width..][..conv.kernel_width];
+            let inside = columns[0] != OUTSIDE && columns[conv.kernel_width - 1] != OUTSIDE;
+            for (tap, ky) in taps.clone().enumerate() {
+                let line = self.plan.rows[pixel.y * conv.kernel_height + ky];
+                let base = pixel.image * image;
+                let patch = if line == OUTSIDE {
+                    self.plan.zeros.as_slice()
+                } else if inside {
+                    &self.x[base + line + columns[0]..][..depth]
+                } else {
+                    let (patch, rest) = std::mem::take(&mut scratch).split_at_mut(depth);
+                    scratch = rest;
+                    for (to, &column) in patch.chunks_exact_mut(conv.in_channels).zip(columns) {
+                        if column == OUTSIDE {
+                            to.fill(0.0);
+                        } else {
+                            to.copy_from_slice(&self.x[base + line + column..][..conv.in_channels]);
+                        }
+                    }
+                    patch
+                };
+                pointers[tap * count + row] = patch[channel..].as_ptr();
+            }
+            pixel.advance(conv);
+        }
+        scratch
+    }
+}
+
+/// Rows of zeros.
+struct Nothing {
+    depth: usize,
+    zeros: Vec<f32>,
+}
+
+impl Rows for Nothing {
+    fn taps(&self) -> usize {
+        1
+    }
+
+    fn depth(&self) -> usize {
+        self.depth
+    }
+
+    fn point<'s>(
+        &self,
+        _rows: Range<usize>,
+        _taps: Range<usize>,
+        channel: usize,
+        pointers: &mut [*const f32],
+        scratch: &'s mut [f32],
+    ) -> &'s mut [f32] {
+        pointers.fill(self.zeros[channel..].as_ptr());
+        scratch
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::kernels::map::Unary;
+    use crate::kernels::table::available;
+    use crate::kernels::testing::{assert_close, random};
+
+    fn naive(conv: &Conv2d, x: &[f32], weights: &[f32], bias: &[f32]) -> Vec<f64> {
+        let mut out = Vec::new();
+        let (depth, per_group) = (conv.in_channels / conv.groups, conv.out_channels / conv.groups);
+        for b in 0..conv.batch {
+            for y in 0..conv.out_height {
+                for xx in 0..conv.out_width {
+                    for o in 0..conv.out_channels {
+                        let mut sum = f64::from(bias[o]);
+                        for ky in 0..conv.kernel_height {
+                            for kx in 0..conv.kernel_width {
+                                let iy = y * conv.stride[0] + ky * conv.dilation[0];
+                                let ix = xx * conv.stride[1] + kx * conv.dilation[1];
+                                if iy < conv.pad_top
+                                    || ix < conv.pad_left
+                                    || iy - conv.pad_top >= conv.in_height
+                                    || ix - conv.pad_left >= conv.in_width
+                                {
+                                    continue;
+                                }
+                                let (iy, ix) = (iy - conv.pad_top, ix - conv.pad_left);
+                                for c in 0..depth {
+                                    let channel = o / per_group * depth + c;
+                                    let at =
+                                        ((b * conv.in_height + iy) * conv.in_width + ix) * conv.in_channels;
+                                    let w =
+                                        ((ky * conv.kernel_width + kx) * depth + c) * conv.out_channels + o;
+                                    sum += f64::from(x[at + channel]) * f64::from(weights[w]);
+                                }
+                            }
+                        }
+                        out.push(sum);
+                    }
+                }
+            }
+        }
+        out
+    }
+
+    fn same(batch: usize, size: [usize; 2], channels: [usize; 2], kernel: [usize; 2]) -> Conv2d {
+        Conv2d {
+            batch,
+            in_height: size[0],
+            in_width: size[1],
+            in_channels: channels[0],
+            out_height: size[0],
+            out_width: size[1],
+            out_channels: channels[1],
+            kernel_height: kernel[0],
+            kernel_width: kernel[1],
+            stride: [1, 1],
+            dilation: [1, 1],
+            pad_top: kernel[0] / 2,
+            pad_left: kernel[1] / 2,
+            groups: 1,
+        }
+    }
+
+    fn check(conv: Conv2d) {
+        let x = random(conv.in_elements().unwrap(), 1);
+        let weights = random(conv.weight_elements().unwrap(), 2);
+        let bias = random(conv.out_channels, 3);
+        let residual = random(conv.out_elements().unwrap(), 4);
+        let plain = naive(&conv, &x, &weights, &bias);
+        let fused: Vec<f64> = plain
+            .iter()
+            .zip(&residual)
+            .map(|(&sum, &r)| Unary::Silu.apply_f64((sum + f64::from(r)).clamp(-0.5, 1.5)))
+            .collect();
+        for kernels in available() {
+            for threads in [Threads::single(), Threads::new(2)] {
+                let packed = PackedConv::pack(kernels, &conv, &weights, Some(&bias)).unwrap();
+                let plan = ConvPlan::new(&conv, &packed).unwrap();
+                let mut out = vec![f32::NAN; plain.len()];
+                kernels.conv2d(&plan, &packed, &x, &mut out, &Epilogue::default(), &threads).unwrap();
+                assert_close(&out, &plain, 1e-5);
+                let epilogue = Epilogue {
+                    min: -0.5,
+                    max: 1.5,
+                    residual: Some(&residual),
+                    activation: Some(Unary::Silu),
+                };
+                kernels.conv2d(&plan, &packed, &x, &mut out, &epilogue, &threads).unwrap();
+                // The bounds cut the scale that the rounding errors come from.
+                let scale = plain.iter().fold(1.0f64, |scale, x| scale.max(x.abs()));
+                assert_close(&out, &fused, 1e-5 * scale);
+            }
+        }
+    }
+
+    #[test]
+    fn pointwise() {
+        check(same(1, [7, 7], [17, 33], [1, 1]));
+        check(same(2, [5, 3], [300, 9], [1, 1]));
+        check(Conv2d { stride: [2, 2], out_height: 4, out_width: 4, ..same(1, [7, 8], [20, 12], [1, 1]) });
+    }
+
+    #[test]
+    fn general_kernels() {
+        check(same(1, [9, 11], [64, 40], [3, 3]));
+        check(same(2, [6, 5], [33, 8], [3, 3]));
+        check(same(1, [8, 8], [300, 5], [3, 3]));
+        check(same(1, [10, 13], [24, 16], [5, 3]));
+        check(same(1, [3, 12], [70, 16], [1, 7]));
+        check(Conv2d { stride: [2, 1], out_height: 5, ..same(1, [9, 11], [60, 7], [3, 3]) });
+        check(Conv2d { dilation: [2, 3], pad_top: 2, pad_left: 3, ..same(1, [9, 11], [40, 7], [3, 3]) });
+        check(same(1, [12, 12], [2, 3], [11, 11]));
+    }
+
+    #[test]
+    fn few_channels_fold() {
+        check(Conv2d { stride: [2, 2], out_height: 16, out_width: 16, ..same(1, [32, 32], [3, 32], [3, 3]) });
+        check(Conv2d { stride: [2, 2], out_height: 14, out_width: 15, ..same(2, [28, 30], [3, 20], [7, 7]) });
+        check(same(1, [28, 28], [1, 8], [5, 5]));
+        check(same(1, [2, 2], [3, 4], [5, 5]));
+        check(same(1, [1, 1], [3, 4], [3, 3]));
+    }
+
+    #[test]
+    fn groups() {
+        check(Conv2d { groups: 4, ..same(1, [7, 6], [16, 24], [3, 3]) });
+        check(Conv2d { groups: 2, ..same(2, [5, 5], [8, 8], [1, 1]) });
+    }
+
+    #[test]
+    fn depthwise() {
+        for channels in [2, 3, 7, 8, 9, 16, 33, 64] {
+            for (kernel, stride) in [(3, 1), (3, 2), (5, 1), (5, 2), (7, 1), (2, 2)] {
+                for size in [[1, 1], [4, 5], [9, 12], [14, 17]] {
+                    let base = same(1, size, [channels, channels], [kernel, kernel]);
+                    check(Conv2d {
+                        groups: channels,
+                        stride: [stride, stride],
+                        out_height: size[0].div_ceil(stride),
+                        out_width: size[1].div_ceil(stride),
+                        ..base
+                    });
+                }
+            }
+        }
+        let base = same(2, [9, 12], [12, 12], [3, 3]);
+        check(Conv2d { groups: 12, dilation: [2, 2], pad_top: 2, pad_left: 2, ..base });
+        check(Conv2d { groups: 12, pad_top: 0, pad_left: 0, ..base });
+        check(Conv2d { groups: 5, out_channels: 15, in_channels: 5, ..base });
+    }
+
+    #[test]
+    fn nothing_but_padding() {
+        check(Conv2d { out_height: 2, out_width: 2, ..same(1, [0, 3], [4, 5], [3, 3]) });
+        check(Conv2d { out_height: 2, out_width: 2, groups: 4, ..same(1, [0, 3], [4, 4], [3, 3]) });
+        check(same(0, [3, 3], [4, 5], [3, 3]));
+        // The last output rows see nothing of the input.
+        check(Conv2d { out_height: 9, out_width: 9, ..same(1, [4, 4], [4, 5], [3, 3]) });
+        check(Conv2d { out_height: 9, out_width: 9, groups: 4, ..same(1, [4, 4], [4, 4], [3, 3]) });
+    }
+
+    #[test]
+    fn lying_descriptors_are_refused() {
+        let kernels = available()[0];
+        let good = same(1, [4, 4], [4, 6], [3, 3]);
+        for bad in [
+            Conv2d { groups: 0, ..good },
+            Conv2d { groups: 3, ..good },
+            Conv2d { kernel_width: 0, ..good },
+            Conv2d { stride: [0, 1], ..good },
+            Conv2d { dilation: [1, 0], ..good },
+            Conv2d { in_width: usize::MAX / 2, ..good },
+            Conv2d { out_height: usize::MAX / 64, batch: 0, ..good },
+            Conv2d { stride: [usize::MAX, 1], ..good },
+            Conv2d { pad_left: usize::MAX, ..good },
+            Conv2d { kernel_height: usize::MAX / 2, ..good },
+        ] {
+            assert!(bad.check().is_err() || bad.batch == 0, "{bad:?}");
+            let weights = [0.0; 9 * 4 * 6];
+            assert!(PackedConv::pack(kernels, &bad, &weights, None).is_err() || bad.batch == 0);
+        }
+        let weights = [0.0; 9 * 4 * 6];
+        assert!(PackedConv::pack(kernels, &good, &weights[1..], None).is_err());
+        assert!(PackedConv::pack(kernels, &good, &weights, Some(&[0.0; 5])).is_err());
+        let packed = PackedConv::pack(kernels, &good, &weights, None).unwrap();
+        assert!(ConvPlan::new(&Conv2d { groups: 2, ..good }, &packed).is_err());
+        let plan = ConvPlan::new(&good, &packed).unwrap();
+        let (x, mut out) = ([0.0; 64], [0.0; 96]);
+        let single = Threads::single();
+        let plain = Epilogue::default();
+        assert!(kernels.conv2d(&plan, &packed, &x[1..], &mut out, &plain, &single).is_err());
+        assert!(kernels.conv2d(&plan, &packed, &x, &mut out[1..], &plain, &single).is_err());
+        let short = Epilogue { residual: Some(&x), ..plain };
+        assert!(kernels.conv2d(&plan, &packed, &x, &mut out, &short, &single).is_err());
+        assert!(kernels.conv2d(&plan, &packed, &x, &mut out, &plain, &single).is_ok());
+    }
+}

@@ -1,0 +1,276 @@
+//! Weights rearranged once at load for the matrix product.
+//!
+//! The columns of B `[k, n]` are cut into panels as wide as the register tile. A panel stores its rows one
+//! after the other, so the product reads it from front to back; the last panel has as many vectors as it needs, and the
+//! columns beyond `n` are zero.
+
+use super::error::{KernelError, expect_length, product};
+use super::table::Kernels;
+
+/// How the second matrix of a product lies in memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum BLayout {
+    /// `[k, n]`, rows contiguous.
+    RowMajorKxN,
+    /// `[n, k]`, rows contiguous: B is used transposed.
+    RowMajorNxK,
+}
+
+/// The second matrix of a product, packed for one instruction set, with its bias.
+#[derive(Clone, Debug)]
+pub struct PackedB {
+    panels: AlignedFloats,
+    bias: Option<AlignedFloats>,
+    k: usize,
+    n: usize,
+    width: PanelWidth,
+}
+
+impl PackedB {
+    /// Packs `b` (f32, `k * n` elements in `layout`) and a bias of `n` elements that is added to every row of the product.
+    pub fn pack(
+        kernels: &Kernels,
+        k: usize,
+        n: usize,
+        b: &[f32],
+        layout: BLayout,
+        bias: Option<&[f32]>,
+    ) -> Result<PackedB, KernelError> {
+        let columns = Columns::of(k, n, layout);
+        expect_length("pack", "b", product("pack", "b", &[k, n])?, b.len())?;
+        PackedB::pack_columns(kernels, b, columns, bias)
+    }
+
+    /// Packs the part of `b` that `columns` describes; the caller has checked that it lies within.
+    pub(super) fn pack_columns(
+        kernels: &Kernels,
+        b: &[f32],
+        columns: Columns,
+        bias: Option<&[f32]>,
+    ) -> Result<PackedB, KernelError> {
+        let Columns { k, n, .. } = columns;
+        if let Some(bias) = bias {
+            expect_length("pack", "bias", n, bias.len())?;
+        }
+        let width = PanelWidth::of(kernels);
+        let mut panels = AlignedFloats::zeroed(packed_len(kernels, k, n)?);
+        pack_panels(width, columns, b, panels.as_mut_slice());
+        let bias = bias.map(|bias| {
+            let mut padded = AlignedFloats::zeroed(n.next_multiple_of(width.lanes));
+            padded.as_mut_slice()[..n].copy_from_slice(bias);
+            padded
+        });
+        Ok(PackedB { panels, bias, k, n, width })
+    }
+
+    /// A borrowed view, which is what the product takes.
+    pub fn view(&self) -> PackedView<'_> {
+        PackedView {
+            panels: self.panels.as_slice(),
+            bias: self.bias.as_ref().map(AlignedFloats::as_slice),
+            k: self.k,
+            n: self.n,
+            width: self.width,
+        }
+    }
+
+    /// Rows of B.
+    pub fn k(&self) -> usize {
+        self.k
+    }
+
+    /// Columns of B.
+    pub fn n(&self) -> usize {
+        self.n
+    }
+
+    /// Bytes of memory held.
+    pub fn bytes(&self) -> usize {
+        (self.panels.length + self.bias.as_ref().map_or(0, |bias| bias.length)) * size_of::<f32>()
+    }
+}
+
+/// Packed weights in borrowed memory: of a [`PackedB`], or of a matrix that is computed at run time.
+#[derive(Clone, Copy, Debug)]
+pub struct PackedView<'a> {
+    pub(super) panels: &'a [f32],
+    /// Padded with zeros to whole vectors.
+    pub(super) bias: Option<&'a [f32]>,
+    pub(super) k: usize,
+    pub(super) n: usize,
+    pub(super) width: PanelWidth,
+}
+
+impl<'a> PackedView<'a> {
+    /// A view of what [`pack_into`] wrote for the same `kernels`, `k` and `n`. There is no bias.
+    pub fn new(
+        kernels: &Kernels,
+        k: usize,
+        n: usize,
+        packed: &'a [f32],
+    ) -> Result<PackedView<'a>, KernelError> {
+        expect_length("pack", "packed", packed_len(kernels, k, n)?, packed.len())?;
+        Ok(PackedView { panels: packed, bias: None, k, n, width: PanelWidth::of(kernels) })
+    }
+}
+
+/// The elements that a packed `[k, n]` takes.
+pub fn packed_len(kernels: &Kernels, k: usize, n: usize) -> Result<usize, KernelError> {
+    // The product of the rounded size must fit as well.
+    product("pack", "b", &[k, n])?;
+    let padded = n.checked_next_multiple_of(kernels.lanes).ok_or(KernelError::Descriptor {
+        kernel: "pack",
+        argument: "n",
+        problem: "describes more than can be addressed",
+    })?;
+    product("pack", "b", &[k, padded])
+}
+
+/// Packs `b` into `packed`, which must have [`packed_len`] elements; 64-byte alignment makes the product faster.
+pub fn pack_into(
+    kernels: &Kernels,
+    k: usize,
+    n: usize,
+    b: &[f32],
+    layout: BLayout,
+    packed: &mut [f32],
+) -> Result<(), KernelError> {
+    expect_length("pack", "b", product("pack", "b", &[k, n])?, b.len())?;
+    expect_length("pack", "packed", packed_len(kernels, k, n)?, packed.len())?;
+    pack_panels(PanelWidth::of(kernels), Columns::of(k, n, layout), b, packed);
+    Ok(())
+}
+
+/// The shape of a panel: weights packed for one shape are wrong for another.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct PanelWidth {
+    pub(super) lanes: usize,
+    pub(super) vectors: usize,
+}
+
+impl PanelWidth {
+    pub(super) fn of(kernels: &Kernels) -> PanelWidth {
+        PanelWidth { lanes: kernels.lanes, vectors: kernels.tile_vectors }
+    }
+
+    /// Columns of a whole panel.
+    pub(super) fn columns(self) -> usize {
+        self.lanes * self.vectors
+    }
+}
+
+/// Where the element at row `k`, column `n` of B lies: `offset + k * row_stride + n * column_stride`.
+#[derive(Clone, Copy)]
+pub(super) struct Columns {
+    pub(super) k: usize,
+    pub(super) n: usize,
+    pub(super) offset: usize,
+    pub(super) row_stride: usize,
+    pub(super) column_stride: usize,
+}
+
+impl Columns {
+    fn of(k: usize, n: usize, layout: BLayout) -> Columns {
+        let (row_stride, column_stride) = match layout {
+            BLayout::RowMajorKxN => (n, 1),
+            BLayout::RowMajorNxK => (1, k),
+        };
+        Columns { k, n, offset: 0, row_stride, column_stride }
+    }
+}
+
+fn pack_panels(width: PanelWidth, columns: Columns, b: &[f32], packed: &mut [f32]) {
+    let Columns { k, n, offset, row_stride, column_stride } = columns;
+    if k == 0 || n == 0 {
+        return;
+    }
+    let mut rest = packed;
+    for first in (0..n).step_by(width.columns()) {
+        let count = width.columns().min(n - first);
+        let padded = count.next_multiple_of(width.lanes);
+        let (panel, after) = rest.split_at_mut(padded * k);
+        rest = after;
+        if column_stride == 1 {
+            for (row, to) in panel.chunks_exact_mut(padded).enumerate() {
+                let from = offset + row * row_stride + first;
+                to[..count].copy_from_slice(&b[from..from + count]);
+                to[count..].fill(0.0);
+            }
+        } else {
+            pack_transposed(
+                &b[offset + first * column_stride..],
+                row_stride,
+                column_stride,
+                count,
+                panel,
+                padded,
+            );
+        }
+    }
+}
+
+/// Packs a panel whose columns are contiguous (or far apart) in `b`, in blocks of rows that stay in cache.
+fn pack_transposed(
+    b: &[f32],
+    row_stride: usize,
+    column_stride: usize,
+    count: usize,
+    panel: &mut [f32],
+    padded: usize,
+) {
+    const BLOCK: usize = 16;
+    for (block, rows) in panel.chunks_mut(BLOCK * padded).enumerate() {
+        let height = rows.len() / padded;
+        for column in 0..padded {
+            if column >= count {
+                for row in 0..height {
+                    rows[row * padded + column] = 0.0;
+                }
+                continue;
+            }
+            let from = column * column_stride + block * BLOCK * row_stride;
+            if row_stride == 1 {
+                for (row, &value) in b[from..from + height].iter().enumerate() {
+                    rows[row * padded + column] = value;
+                }
+            } else {
+                for row in 0..height {
+                    rows[row * padded + column] = b[from + row * row_stride];
+                }
+            }
+        }
+    }
+}
+
+/// Floats that begin at a cache line, so that a packed row never straddles two.
+#[derive(Clone)]
+pub(super) struct AlignedFloats {
+    lines: Vec<Line>,
+    length: usize,
+}
+
+#[derive(Clone, Copy)]
+#[repr(C, align(64))]
+struct Line([f32; 16]);
+
+impl AlignedFloats {
+    pub(super) fn zeroed(length: usize) -> AlignedFloats {
+        AlignedFloats { lines: vec![Line([0.0; 16]); length.div_ceil(16)], length }
+    }
+
+    pub(super) fn as_slice(&self) -> &[f32] {
+        // SAFETY: the lines are arrays of f32 without padding and hold at least `length` of them.
+        unsafe { std::slice::from_raw_parts(self.lines.as_ptr().cast(), self.length) }
+    }
+
+    pub(super) fn as_mut_slice(&mut self) -> &mut [f32] {
+        // SAFETY: as above, and the borrow is unique.
+        unsafe { std::slice::from_raw_parts_mut(self.lines.as_mut_ptr().cast(), self.length) }
+    }
+}
+
+impl std::fmt::Debug for AlignedFloats {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "[f32; {}]", self.length)
+    }
+}

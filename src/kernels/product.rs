@@ -1,0 +1,471 @@
+//! The matrix product's loops around the register tile, shared by [`gemm`](super::gemm) and
+//! [`conv`](super::conv).
+//!
+//! A row of the first matrix is given by pointers, one per tap: a plain matrix has one tap, a convolution
+//! one per kernel position. So activations are never packed. The loops, from the outside: blocks of rows whose
+//! activations stay in the second-level cache; blocks of the depth so short that a panel of weights stays in the
+//! first; panels; tiles. Partial sums wait in the output.
+
+use super::isa::Isa;
+use super::map::Unary;
+use super::pack::PackedView;
+use super::table::Kernels;
+use super::threads::{SendPtr, Threads};
+use std::ops::Range;
+
+/// What is done to the sums before they are stored: `act(min(max(sum + residual, min), max))`.
+#[derive(Clone, Copy, Debug)]
+pub struct Epilogue<'a> {
+    /// Lower bound; minus infinity for none.
+    pub min: f32,
+    /// Upper bound; infinity for none.
+    pub max: f32,
+    /// Added to the sums, shaped and strided like the output.
+    pub residual: Option<&'a [f32]>,
+    /// Applied last, in a second pass over rows that are still in cache.
+    pub activation: Option<Unary>,
+}
+
+impl Default for Epilogue<'_> {
+    fn default() -> Self {
+        Epilogue { min: f32::NEG_INFINITY, max: f32::INFINITY, residual: None, activation: None }
+    }
+}
+
+/// The rows of the first matrix.
+pub(super) trait Rows: Sync {
+    /// Pointers per row.
+    fn taps(&self) -> usize;
+    /// Floats behind each pointer.
+    fn depth(&self) -> usize;
+    /// Writes the pointer to `channel` of tap `taps.start + t` of row `rows.start + r` to
+    /// `pointers[t * rows.len() + r]`. `scratch` is memory for rows that have to be assembled; what is left of it is
+    /// returned.
+    fn point<'s>(
+        &self,
+        rows: Range<usize>,
+        taps: Range<usize>,
+        channel: usize,
+        pointers: &mut [*const f32],
+        scratch: &'s mut [f32],
+    ) -> &'s mut [f32];
+    /// Floats of `scratch` that a row may take, for all taps.
+    fn scratch_per_row(&self) -> usize {
+        0
+    }
+}
+
+/// Where the product goes.
+#[derive(Clone, Copy)]
+pub(super) struct Output<'a> {
+    pub(super) data: *mut f32,
+    /// Floats from one row to the next.
+    pub(super) stride: usize,
+    /// As strided as `data`; null for none.
+    pub(super) residual: *const f32,
+    pub(super) epilogue: &'a Epilogue<'a>,
+}
+
+/// Rows of a block.
+const BLOCK_ROWS: usize = 120;
+/// Pointers for a block's rows.
+const MAX_POINTERS: usize = 1200;
+/// Taps of a block of depth, at most.
+const MAX_TAPS: usize = 64;
+/// Floats for rows that have to be assembled.
+const SCRATCH: usize = 4096;
+/// Multiplications below which a second thread costs more than it brings.
+const PARALLEL_WORK: usize = 64 * 1024;
+
+/// `out[rows, n] = epilogue(rows * weights)`.
+///
+/// # Safety
+/// The pointers that `rows` yields must be readable for `rows.depth()` floats less the channel, for every row below `count`;
+/// `weights` must be packed for `kernels` with `k = taps * depth`; `out` must be writable (and the residual
+/// readable) for `count` rows of `n` floats, `stride` apart, and not overlap anything that is read.
+pub(super) unsafe fn product<R: Rows>(
+    kernels: &Kernels,
+    rows: &R,
+    count: usize,
+    weights: PackedView<'_>,
+    out: Output<'_>,
+    threads: &Threads,
+) {
+    let panels = weights.n.div_ceil(weights.width.columns());
+    if count == 0 || panels == 0 {
+        return;
+    }
+    let work = count.saturating_mul(weights.n).saturating_mul(weights.k.max(1));
+    let wanted =
+        if threads.count() == 1 { 1 } else { (threads.count() * 4).min(work / PARALLEL_WORK).max(1) };
+    // Rows are cut first: threads that share weights and not rows fetch the least.
+    let row_tasks = wanted.min(count.div_ceil(kernels.tile_rows * 2));
+    let panel_tasks = (wanted / row_tasks).clamp(1, panels);
+    let share =
+        Shared { kernels, rows, weights, residual: out.residual, epilogue: out.epilogue, stride: out.stride };
+    let data = SendPtr(out.data);
+    threads.for_each(row_tasks * panel_tasks, |task| {
+        let task_rows = part(count, row_tasks, task % row_tasks);
+        let task_panels = part(panels, panel_tasks, task / row_tasks);
+        // SAFETY: as the caller vouches; the parts are disjoint.
+        unsafe { share.run(task_rows, task_panels, data.get()) };
+    });
+}
+
+/// The `index`th of `parts` nearly equal parts of `0..total`.
+pub(super) fn part(total: usize, parts: usize, index: usize) -> Range<usize> {
+    let start = total / parts * index + (total % parts).min(index);
+    start..start + total / parts + usize::from(index < total % parts)
+}
+
+struct Shared<'a, R> {
+    kernels: &'a Kernels,
+    rows: &'a R,
+    weights: PackedView<'a>,
+    residual: *const f32,
+    epilogue: &'a Epilogue<'a>,
+    stride: usize,
+}
+// SAFETY: the residual is only read.
+unsafe impl<R: Sync> Sync for Shared<'_, R> {}
+
+/// A block of the depth: whole taps, or a part of one.
+#[derive(Clone)]
+struct DepthBlock {
+    taps: Range<usize>,
+    channels: Range<usize>,
+}
+
+impl<R: Rows> Shared<'_, R> {
+    /// The depth block at (`tap`, `channel`).
+    fn depth_block(&self, tap: usize, channel: usize) -> DepthBlock {
+        let (taps, depth) = (self.rows.taps(), self.rows.depth());
+        let limit = self.kernels.depth_block;
+        if depth > limit {
+            // Nearly equal parts; a short last one would be all overhead.
+            let parts = depth.div_ceil(limit);
+            let end = (channel + depth.div_ceil(parts)).min(depth);
+            return DepthBlock { taps: tap..tap + 1, channels: channel..end };
+        }
+        let whole = (limit / depth.max(1)).clamp(1, MAX_TAPS);
+        let parts = taps.div_ceil(whole);
+        DepthBlock { taps: tap..(tap + taps.div_ceil(parts)).min(taps), channels: 0..depth }
+    }
+
+    /// # Safety
+    /// As [`product`], for these rows and panels only.
+    unsafe fn run(&self, rows: Range<usize>, panels: Range<usize>, data: *mut f32) {
+        let mut scratch = [0.0f32; SCRATCH];
+        let most_taps = self.depth_block(0, 0).taps.len().max(1);
+        let tile_rows = self.kernels.tile_rows;
+        let by_scratch = SCRATCH.checked_div(self.rows.scratch_per_row()).unwrap_or(BLOCK_ROWS);
+        let limit = BLOCK_ROWS.min(MAX_POINTERS / most_taps).min(by_scratch);
+        let limit = if limit > tile_rows { limit / tile_rows * tile_rows } else { limit.max(1) };
+        let mut start = rows.start;
+        while start < rows.end {
+            let block = start..rows.end.min(start + limit);
+            // SAFETY: as the caller vouches.
+            unsafe { self.row_block(block.clone(), panels.clone(), data, &mut scratch) };
+            start = block.end;
+        }
+    }
+
+    /// # Safety
+    /// As [`product`], for these rows and panels only.
+    unsafe fn row_block(
+        &self,
+        rows: Range<usize>,
+        panels: Range<usize>,
+        data: *mut f32,
+        scratch: &mut [f32],
+    ) {
+        let mut pointers = [std::ptr::null::<f32>(); MAX_POINTERS];
+        let (taps, depth) = (self.rows.taps(), self.rows.depth());
+        let tiles = rows.len().div_ceil(self.kernels.tile_rows);
+        let (mut tap, mut channel) = (0, 0);
+        let mut first = true;
+        loop {
+            let block = self.depth_block(tap, channel);
+            let mut rest = &mut scratch[..];
+            for tile in 0..tiles {
+                let local = part(rows.len(), tiles, tile);
+                let to = &mut pointers[local.start * block.taps.len()..local.end * block.taps.len()];
+                let tile_rows = rows.start + local.start..rows.start + local.end;
+                rest = self.rows.point(tile_rows, block.taps.clone(), block.channels.start, to, rest);
+            }
+            (tap, channel) = if block.channels.end < depth {
+                (block.taps.start, block.channels.end)
+            } else {
+                (block.taps.end, 0)
+            };
+            let last = tap >= taps;
+            for panel in panels.clone() {
+                // SAFETY: as the caller vouches; the pointers were filled for this block.
+                unsafe { self.panel(&rows, panel, &block, &pointers, tiles, (first, last), data) };
+            }
+            if last {
+                break;
+            }
+            first = false;
+        }
+        if let Some(activation) = self.epilogue.activation {
+            let columns = self.columns(&panels);
+            for row in rows {
+                // SAFETY: the row's columns are written, and belong to this task.
+                unsafe {
+                    let at = data.add(row * self.stride + columns.start);
+                    self.kernels.unary_run(activation, at, at, columns.len());
+                }
+            }
+        }
+    }
+
+    fn columns(&self, panels: &Range<usize>) -> Range<usize> {
+        let width = self.weights.width.columns();
+        panels.start * width..(panels.end * width).min(self.weights.n)
+    }
+
+    /// All tiles of one panel for one block of rows and depth.
+    ///
+    /// # Safety
+    /// As [`product`]; `pointers` must be filled for the block.
+    #[allow(clippy::too_many_arguments, reason = "the innermost loop of one caller")]
+    unsafe fn panel(
+        &self,
+        rows: &Range<usize>,
+        panel: usize,
+        block: &DepthBlock,
+        pointers: &[*const f32],
+        tiles: usize,
+        (first, last): (bool, bool),
+        data: *mut f32,
+    ) {
+        let PackedView { panels, bias, k, width, .. } = self.weights;
+        let columns = self.columns(&(panel..panel + 1));
+        let vectors = columns.len().div_ceil(width.lanes);
+        let taps = block.taps.len();
+        let depth_start = block.taps.start * self.rows.depth() + block.channels.start;
+        let weights = panel * width.columns() * k + depth_start * vectors * width.lanes;
+        for tile in 0..tiles {
+            let local = part(rows.len(), tiles, tile);
+            let at = (rows.start + local.start) * self.stride + columns.start;
+            let work = Tile {
+                pointers: pointers[local.start * taps..].as_ptr(),
+                taps,
+                depth: block.channels.len(),
+                weights: panels[weights..].as_ptr(),
+                bias: bias.map_or(std::ptr::null(), |bias| bias[columns.start..].as_ptr()),
+                // SAFETY: row and column lie within the output.
+                out: unsafe { data.add(at) },
+                stride: self.stride,
+                columns: columns.len(),
+                residual: if self.residual.is_null() {
+                    self.residual
+                } else {
+                    // SAFETY: the residual is as large as the output.
+                    unsafe { self.residual.add(at) }
+                },
+                min: self.epilogue.min,
+                max: self.epilogue.max,
+                first,
+                last,
+            };
+            // SAFETY: the tile lies within the product.
+            unsafe { (self.kernels.tile)(&work, local.len(), vectors) };
+        }
+    }
+}
+
+/// The work of one register tile.
+pub(super) struct Tile {
+    /// Per tap, a pointer for each row.
+    pointers: *const *const f32,
+    taps: usize,
+    /// Floats behind each pointer.
+    depth: usize,
+    /// `taps * depth` rows of whole vectors.
+    weights: *const f32,
+    /// Whole vectors; null for zero.
+    bias: *const f32,
+    out: *mut f32,
+    /// Floats from one row of `out` (and of the residual) to the next.
+    stride: usize,
+    /// Columns of `out` that exist.
+    columns: usize,
+    /// Null for none.
+    residual: *const f32,
+    min: f32,
+    max: f32,
+    /// The sums begin with the bias, not with what `out` holds.
+    first: bool,
+    /// Residual and bounds are applied.
+    last: bool,
+}
+
+/// Independent sums per element: with few accumulators the additions would wait for each other.
+const fn unroll(rows: usize, vectors: usize) -> usize {
+    match rows * vectors {
+        0..=2 => 4,
+        3..=7 => 2,
+        _ => 1,
+    }
+}
+
+/// The register tile of `rows` by `vectors`.
+///
+/// # Safety
+/// All that [`Tile`] describes must be there, `rows` pointers per tap, and `out` must not overlap what is read.
+#[inline(always)]
+pub(super) unsafe fn tile<I: Isa>(isa: I, work: &Tile, rows: usize, vectors: usize) {
+    macro_rules! dispatch {
+        ($(($rows:literal, $vectors:literal)),*) => {
+            match (rows, vectors) {
+                // The constant condition drops the tiles that this instruction set has no registers for.
+                $(($rows, $vectors) if const { I::TILE_ROWS >= $rows && I::TILE_VECTORS >= $vectors } => {
+                    // SAFETY: as the caller vouches.
+                    unsafe { tile_of::<I, $rows, $vectors, { unroll($rows, $vectors) }>(isa, work) }
+                })*
+                _ => {}
+            }
+        };
+    }
+    dispatch!(
+        (1, 1),
+        (2, 1),
+        (3, 1),
+        (4, 1),
+        (5, 1),
+        (6, 1),
+        (7, 1),
+        (8, 1),
+        (1, 2),
+        (2, 2),
+        (3, 2),
+        (4, 2),
+        (5, 2),
+        (6, 2),
+        (7, 2),
+        (8, 2),
+        (1, 3),
+        (2, 3),
+        (3, 3),
+        (4, 3),
+        (5, 3),
+        (6, 3),
+        (1, 4),
+        (2, 4),
+        (3, 4),
+        (4, 4),
+        (5, 4),
+        (6, 4)
+    );
+}
+
+#[inline(always)]
+unsafe fn tile_of<I: Isa, const R: usize, const V: usize, const U: usize>(isa: I, work: &Tile) {
+    let mut sums = [[[isa.splat(0.0); V]; R]; U];
+    // SAFETY: the caller vouches for everything that `work` describes: R pointers per tap with `depth` floats behind each,
+    // `taps * depth` rows of V vectors of weights, V vectors of bias, R rows of `columns` floats of output.
+    unsafe {
+        if work.first {
+            if !work.bias.is_null() {
+                for vector in 0..V {
+                    let bias = isa.load(work.bias.add(vector * I::LANES));
+                    for row in 0..R {
+                        sums[0][row][vector] = bias;
+                    }
+                }
+            }
+        } else {
+            for row in 0..R {
+                for vector in 0..V {
+                    let at = work.out.add(row * work.stride + vector * I::LANES);
+                    sums[0][row][vector] = load_columns::<I, V>(isa, at, vector, work.columns);
+                }
+            }
+        }
+        let mut weights = work.weights;
+        for tap in 0..work.taps {
+            let mut from = [std::ptr::null::<f32>(); R];
+            for row in 0..R {
+                from[row] = *work.pointers.add(tap * R + row);
+            }
+            let mut channel = 0;
+            while channel + U <= work.depth {
+                for step in 0..U {
+                    step_of::<I, R, V>(isa, &mut sums[step], &from, channel + step, weights);
+                    weights = weights.add(V * I::LANES);
+                }
+                channel += U;
+            }
+            while channel < work.depth {
+                step_of::<I, R, V>(isa, &mut sums[0], &from, channel, weights);
+                weights = weights.add(V * I::LANES);
+                channel += 1;
+            }
+        }
+        for row in 0..R {
+            for vector in 0..V {
+                let mut sum = sums[0][row][vector];
+                for other in 1..U {
+                    sum = isa.add(sum, sums[other][row][vector]);
+                }
+                let at = row * work.stride + vector * I::LANES;
+                if work.last {
+                    if !work.residual.is_null() {
+                        let residual = load_columns::<I, V>(isa, work.residual.add(at), vector, work.columns);
+                        sum = isa.add(sum, residual);
+                    }
+                    sum = super::math::clamp(isa, sum, work.min, work.max);
+                }
+                if work.columns == V * I::LANES || vector + 1 < V {
+                    isa.store(work.out.add(at), sum);
+                } else {
+                    isa.store_partial(work.out.add(at), sum, work.columns - vector * I::LANES);
+                }
+            }
+        }
+    }
+}
+
+/// One step of the depth: a row of weights times one float of every row.
+#[inline(always)]
+unsafe fn step_of<I: Isa, const R: usize, const V: usize>(
+    isa: I,
+    sums: &mut [[I::F32; V]; R],
+    from: &[*const f32; R],
+    channel: usize,
+    weights: *const f32,
+) {
+    // SAFETY: as the caller vouches.
+    unsafe {
+        let mut weight = [isa.splat(0.0); V];
+        for vector in 0..V {
+            weight[vector] = isa.load(weights.add(vector * I::LANES));
+        }
+        for row in 0..R {
+            let value = isa.splat(*from[row].add(channel));
+            for vector in 0..V {
+                sums[row][vector] = isa.mul_add(value, weight[vector], sums[row][vector]);
+            }
+        }
+    }
+}
+
+/// Vector number `vector` of a row of `columns` floats in V vectors: only the last one can be short.
+#[inline(always)]
+unsafe fn load_columns<I: Isa, const V: usize>(
+    isa: I,
+    at: *const f32,
+    vector: usize,
+    columns: usize,
+) -> I::F32 {
+    // SAFETY: as the caller vouches.
+    unsafe {
+        if columns == V * I::LANES || vector + 1 < V {
+            isa.load(at)
+        } else {
+            isa.load_partial(at, columns - vector * I::LANES)
+        }
+    }
+}

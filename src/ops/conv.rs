@@ -1,0 +1,213 @@
+//! Convolution over one or two spatial dimensions, channels last.
+
+use super::{Fact, Fused, Inferred, Lower, OpError, Operator, Padding, Step, expect_inputs, window::Axis};
+use crate::{
+    kernels::{Conv2d, ConvPlan, PackedConv},
+    tensor::{DType, Shape, Tensor},
+};
+use serde::{Deserialize, Serialize};
+
+/// `x [n, spatial.., c] * w [spatial.., c / groups, o] (+ bias [o]) (+ residual)`. `F32`; up to two
+/// spatial dimensions.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Conv {
+    /// Distance of windows, per spatial dimension; empty means 1.
+    #[serde(default)]
+    pub strides: Vec<usize>,
+    /// Distance of a window's elements; empty means 1.
+    #[serde(default)]
+    pub dilations: Vec<usize>,
+    /// The border.
+    pub padding: Padding,
+    /// Channels are convolved in this many groups; as many as input channels is depthwise.
+    #[serde(default = "one")]
+    pub groups: usize,
+    /// What follows the sums.
+    #[serde(flatten)]
+    pub fused: Fused,
+}
+
+fn one() -> usize {
+    1
+}
+
+impl Conv {
+    /// The kernel's geometry and the output's shape.
+    fn geometry(&self, inputs: &[Fact]) -> Result<(Conv2d, Shape), OpError> {
+        let [x, w] = [&inputs[0], &inputs[1]];
+        let (&[batch, ref spatial @ .., channels], &[ref window @ .., depth, out_channels]) =
+            (x.dims(), w.dims())
+        else {
+            return Err(misfit(x, w));
+        };
+        if spatial.len() != window.len() || !(1..=2).contains(&spatial.len()) {
+            return Err(misfit(x, w));
+        }
+        let groups = self.groups.max(1);
+        if depth * groups != channels || !out_channels.is_multiple_of(groups) {
+            return Err(OpError::invalid(format!(
+                "input depth must be evenly divisible by filter depth: {channels} vs {depth}"
+            )));
+        }
+        let axes = self.padding.axes(spatial, window, &self.strides, &self.dilations, false)?;
+        let mut shape = Shape::from([batch]);
+        axes.iter().for_each(|axis| shape.push(axis.output));
+        shape.push(out_channels);
+        let flat = Axis { input: 1, output: 1, window: 1, stride: 1, dilation: 1, before: 0, after: 0 };
+        let (height, width) = match axes.as_slice() {
+            [width] => (flat, *width),
+            [height, width] => (*height, *width),
+            _ => return Err(misfit(x, w)),
+        };
+        let conv = Conv2d {
+            batch,
+            in_height: height.input,
+            in_width: width.input,
+            in_channels: channels,
+            out_height: height.output,
+            out_width: width.output,
+            out_channels,
+            kernel_height: height.window,
+            kernel_width: width.window,
+            stride: [height.stride, width.stride],
+            dilation: [height.dilation, width.dilation],
+            pad_top: height.before,
+            pad_left: width.before,
+            groups,
+        };
+        conv.check()?;
+        Ok((conv, shape))
+    }
+}
+
+fn misfit(x: &Fact, w: &Fact) -> OpError {
+    OpError::invalid(format!(
+        "a convolution needs an input [batch, spatial.., channels] and a filter of as many dimensions, \
+         but the input is {} and the filter {}",
+        x.shape, w.shape
+    ))
+}
+
+impl Operator for Conv {
+    fn infer(&self, inputs: &[Fact]) -> Result<Inferred, OpError> {
+        expect_inputs(inputs, self.fused.inputs()..=self.fused.inputs())?;
+        if let Some(other) = inputs.iter().find(|fact| fact.dtype != DType::F32) {
+            return Err(OpError::unsupported(format!("Conv of {} is not supported", other.dtype)));
+        }
+        let (_, shape) = self.geometry(inputs)?;
+        let output = Fact::new(DType::F32, shape);
+        self.fused.check(inputs, &output)?;
+        Ok(Inferred::Facts(vec![output]))
+    }
+
+    fn lower(&self, cx: &Lower<'_>) -> Result<Step, OpError> {
+        let fused = self.fused;
+        let (conv, _) = self.geometry(cx.inputs)?;
+        let bias_input = fused.bias_input();
+        let pack = move |weights: &[f32], bias: Option<&[f32]>, kernels| {
+            Ok::<_, OpError>(PackedConv::pack(kernels, &conv, weights, bias)?)
+        };
+        let bias_known = bias_input.is_none_or(|index| cx.value(index).is_some());
+        let Some(weights) = cx.value(1).filter(|_| bias_known) else {
+            // Weights that are computed by the model itself: rare, so they are packed by each run.
+            return Ok(Step::tensors(move |inputs, cx| {
+                let [x, w, ..] = inputs else { return Err(OpError::Memory("a convolution")) };
+                let slice = |index: usize| inputs.get(index).map(Tensor::as_slice::<f32>).transpose();
+                let bias = bias_input.and_then(|index| slice(index).transpose()).transpose()?;
+                let packed = pack(w.as_slice()?, bias, cx.kernels)?;
+                let plan = ConvPlan::new(&conv, &packed)?;
+                let mut out = crate::tensor::AlignedVec::zeroed(conv.out_elements()?)?;
+                let mut epilogue = fused.epilogue();
+                epilogue.residual =
+                    fused.residual_input().and_then(|index| slice(index).transpose()).transpose()?;
+                cx.kernels.conv2d(
+                    &plan,
+                    &packed,
+                    x.as_slice()?,
+                    out.as_mut_slice(),
+                    &epilogue,
+                    cx.threads,
+                )?;
+                let mut shape = Shape::from([conv.batch]);
+                if x.shape().len() == 4 {
+                    shape.push(conv.out_height);
+                }
+                shape.push(conv.out_width);
+                shape.push(conv.out_channels);
+                Ok(vec![Tensor::from_aligned(shape, out)?])
+            }));
+        };
+        let from: Vec<usize> = [1].into_iter().chain(bias_input).collect();
+        let kind = if conv.groups == 1 { "conv" } else { "grouped conv" };
+        let packed = cx.packed(kind, &from, || {
+            let bias = bias_input.and_then(|index| cx.value(index));
+            pack(weights.as_slice()?, bias.map(|bias| bias.as_slice()).transpose()?, cx.kernels)
+        })?;
+        let plan = ConvPlan::new(&conv, &packed)?;
+        Ok(Step::arena(move |io| {
+            let (x, out) = (io.input(0)?, io.next_output()?);
+            let mut epilogue = fused.epilogue();
+            epilogue.residual = fused.residual_input().map(|index| io.input(index)).transpose()?;
+            let context = io.context();
+            Ok(context.kernels.conv2d(&plan, &packed, x, out, &epilogue, context.threads)?)
+        }))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{graph::testing::run_op, kernels};
+
+    fn conv(padding: Padding, strides: &[usize]) -> Conv {
+        Conv { strides: strides.to_vec(), dilations: vec![], padding, groups: 1, fused: Fused::default() }
+    }
+
+    fn tensor(shape: &[usize], values: &[f32]) -> Tensor {
+        Tensor::from_slice(shape, values).unwrap()
+    }
+
+    /// 3x3 ones over a 3x3 image with SAME padding counts neighbours.
+    #[test]
+    fn same_padding() {
+        let ones = tensor(&[3, 3, 1, 1], &[1.0; 9]);
+        let x = tensor(&[1, 3, 3, 1], &[1.0; 9]);
+        let y = run_op(conv(Padding::SameUpper, &[]), &[x.clone(), ones.clone()]).unwrap();
+        assert_eq!(y[0].as_slice::<f32>().unwrap(), [4.0, 6.0, 4.0, 6.0, 9.0, 6.0, 4.0, 6.0, 4.0]);
+        let y = run_op(conv(Padding::Valid, &[]), &[x.clone(), ones.clone()]).unwrap();
+        assert_eq!((y[0].shape().to_vec(), y[0].as_slice::<f32>().unwrap()), (vec![1, 1, 1, 1], &[9.0][..]));
+        let y = run_op(conv(Padding::SameUpper, &[2, 2]), &[x, ones]).unwrap();
+        assert_eq!(y[0].as_slice::<f32>().unwrap(), [4.0, 4.0, 4.0, 4.0]);
+    }
+
+    #[test]
+    fn one_dimension_with_bias_residual_and_relu() {
+        let x = tensor(&[1, 3, 2], &[1.0, 2.0, 3.0, 4.0, 5.0, 6.0]);
+        let w = tensor(&[2, 2, 1], &[1.0, 10.0, 100.0, 1000.0]);
+        let bias = tensor(&[1], &[-4000.0]);
+        let residual = tensor(&[1, 2, 1], &[0.5, 0.25]);
+        let fused = Fused { bias: true, residual: true, activation: Some(kernels::Unary::Relu) };
+        let op = Conv { fused, ..conv(Padding::Valid, &[]) };
+        // 1 + 20 + 300 + 4000 - 4000 + 0.5 and 3 + 40 + 500 + 6000 - 4000 + 0.25
+        let y = run_op(op, &[x, w, bias, residual]).unwrap();
+        assert_eq!(y[0].as_slice::<f32>().unwrap(), [321.5, 2543.25]);
+    }
+
+    #[test]
+    fn depthwise_with_multiplier() {
+        let x = tensor(&[1, 1, 2, 2], &[1.0, 2.0, 3.0, 4.0]);
+        let w = tensor(&[1, 1, 1, 4], &[1.0, 10.0, 100.0, 1000.0]);
+        let op = Conv { groups: 2, ..conv(Padding::Valid, &[]) };
+        let y = run_op(op, &[x, w]).unwrap();
+        assert_eq!(y[0].as_slice::<f32>().unwrap(), [1.0, 10.0, 200.0, 2000.0, 3.0, 30.0, 400.0, 4000.0]);
+    }
+
+    #[test]
+    fn misfits_are_errors() {
+        let w = tensor(&[1, 1, 3, 1], &[1.0; 3]);
+        for shape in [&[1, 2, 2, 2][..], &[2, 3], &[3], &[1, 1, 1, 1, 3], &[]] {
+            let x = tensor(shape, &vec![0.0; shape.iter().product()]);
+            assert!(run_op(conv(Padding::Valid, &[]), &[x, w.clone()]).is_err(), "{shape:?}");
+        }
+    }
+}

@@ -1,0 +1,159 @@
+//! The server of the wire: listening sockets, one readiness loop, a pool of workers.
+//!
+//! The loop (epoll through `mio`) owns every connection and never blocks; complete requests go to
+//! the workers, and responses come back to the loop. Thousands of idle connections cost memory for their
+//! state and nothing else.
+#![forbid(unsafe_code)]
+
+mod link;
+mod reactor;
+mod socket;
+mod workers;
+
+use std::{
+    io,
+    sync::{Arc, Mutex, PoisonError},
+    thread::JoinHandle,
+    time::{Duration, Instant},
+};
+
+use mio::Waker;
+use thiserror::Error;
+
+use super::{limits::Limits, message::Handler};
+
+use reactor::{Reactor, WAKE};
+use socket::Listener;
+use workers::Workers;
+
+pub use socket::{Bind, BoundAddress};
+
+/// What a server needs to start.
+#[derive(Debug)]
+pub struct ServerConfig {
+    /// Where to listen; each place speaks every protocol.
+    pub binds: Vec<Bind>,
+    /// Threads that call the handler, at least one.
+    pub workers: usize,
+    /// What peers may use.
+    pub limits: Limits,
+}
+
+impl Default for ServerConfig {
+    fn default() -> ServerConfig {
+        let workers = std::thread::available_parallelism().map_or(1, usize::from);
+        ServerConfig { binds: Vec::new(), workers, limits: Limits::default() }
+    }
+}
+
+/// Why a server cannot start or go on.
+#[derive(Debug, Error)]
+pub enum WireError {
+    /// A place to listen cannot be had.
+    #[error("cannot listen on {place}: {source}")]
+    Bind {
+        /// The address or path.
+        place: String,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// The system denies what the loop or its threads need.
+    #[error("the event loop failed: {0}")]
+    Loop(#[from] io::Error),
+}
+
+/// A server that listens, and serves once [`Server::run`] is called.
+pub struct Server {
+    reactor: Reactor,
+    addresses: Vec<BoundAddress>,
+    stop: Stop,
+    workers: Arc<Workers>,
+    threads: Vec<JoinHandle<()>>,
+}
+
+impl Server {
+    /// Binds every place of `config` and starts the workers. Connections are accepted from here on and
+    /// served by [`Server::run`].
+    pub fn bind(config: ServerConfig, handler: Arc<dyn Handler>) -> Result<Server, WireError> {
+        let mut listeners = Vec::new();
+        let mut addresses = Vec::new();
+        for bind in config.binds {
+            let place = place(&bind);
+            let bound = Listener::bind(bind).and_then(|listener| Ok((listener.address()?, listener)));
+            let (address, listener) = bound.map_err(|source| WireError::Bind { place, source })?;
+            addresses.push(address);
+            listeners.push(listener);
+        }
+        let poll = mio::Poll::new()?;
+        let waker = Waker::new(poll.registry(), WAKE)?;
+        let waiting = config.limits.queued_per_worker.saturating_mul(config.workers.max(1));
+        let (workers, threads) = Workers::start(config.workers, waiting, handler.clone(), waker)?;
+        let stop = Stop::default();
+        let reactor = Reactor::new(poll, listeners, config.limits, handler, workers.clone(), stop.clone())?;
+        Ok(Server { reactor, addresses, stop, workers, threads })
+    }
+
+    /// Where this server listens, in the order of `ServerConfig::binds`.
+    pub fn local_addrs(&self) -> &[BoundAddress] {
+        &self.addresses
+    }
+
+    /// A handle with which other threads can stop this server.
+    pub fn handle(&self) -> ServerHandle {
+        ServerHandle { stop: self.stop.clone(), workers: self.workers.clone() }
+    }
+
+    /// Serves until it is stopped.
+    pub fn run(mut self) -> Result<(), WireError> {
+        let result = self.reactor.run();
+        self.workers.stop();
+        // A handler that hangs must not keep the process from ending: only those that are done are waited for.
+        let all_answered = self.reactor.is_empty();
+        for thread in self.threads.drain(..) {
+            if all_answered || thread.is_finished() {
+                // A worker catches the panics of its handler; there is nothing to learn from its result.
+                let _ = thread.join();
+            }
+        }
+        result.map_err(WireError::Loop)
+    }
+}
+
+/// Stops a server; clones stop the same one.
+#[derive(Clone)]
+pub struct ServerHandle {
+    stop: Stop,
+    workers: Arc<Workers>,
+}
+
+impl ServerHandle {
+    /// Ends the server in good order: no new connections, the requests under way are answered, and what is not
+    /// finished after `deadline` is cut off. Returns at once; [`Server::run`] returns when it is over.
+    pub fn stop(&self, deadline: Duration) {
+        self.stop.set(Instant::now() + deadline);
+        self.workers.wake();
+    }
+}
+
+/// When the server has to be down, once that has been asked for.
+#[derive(Clone, Default)]
+struct Stop(Arc<Mutex<Option<Instant>>>);
+
+impl Stop {
+    fn set(&self, deadline: Instant) {
+        let mut stop = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        *stop = Some(stop.map_or(deadline, |before| before.min(deadline)));
+    }
+
+    fn get(&self) -> Option<Instant> {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn place(bind: &Bind) -> String {
+    match bind {
+        Bind::Tcp(address) => address.to_string(),
+        Bind::Unix(path) => path.display().to_string(),
+        Bind::Inherited(_) => "the inherited socket".to_owned(),
+    }
+}

@@ -1,0 +1,379 @@
+//! The readiness loop: accepts, lets connections have their turns, moves requests and responses.
+#![forbid(unsafe_code)]
+
+use std::{
+    collections::VecDeque,
+    fs::File,
+    io::{self, ErrorKind, Write},
+    net::SocketAddr,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use mio::{Events, Poll, Token};
+
+use crate::wire::{
+    budget::Budget,
+    clock::Clock,
+    context::Context,
+    http1,
+    limits::Limits,
+    message::{Event, Handler},
+    output::Output,
+};
+
+use super::{
+    Stop,
+    link::{After, Link},
+    socket::{Listener, Socket},
+    workers::{self, Done, Origin, Workers},
+};
+
+/// The token of the waker; listeners have the ones after it, connections those from `FIRST_LINK` on.
+pub(super) const WAKE: Token = Token(0);
+const FIRST_LISTENER: usize = 1;
+const FIRST_LINK: usize = 1 << 16;
+
+/// How often the time limits are looked at.
+const TICK: Duration = Duration::from_millis(250);
+/// What one read takes at most.
+const SCRATCH: usize = 128 << 10;
+/// Connections accepted before those that are open have their turn.
+const ACCEPTS: usize = 256;
+/// Requests of one connection answered on the loop's thread before others have their turn.
+const INLINE: usize = 32;
+/// Idle connections closed at once when descriptors run out.
+const SHED: usize = 16;
+
+/// The loop and everything that it owns.
+pub(super) struct Reactor {
+    poll: Poll,
+    listeners: Vec<Listener>,
+    /// Listeners with connections that wait.
+    accepting: Vec<bool>,
+    links: Vec<Slot>,
+    free: Vec<usize>,
+    open: usize,
+    /// Connections that have something to do without a new event.
+    ready: VecDeque<usize>,
+    done: Vec<Done>,
+    scratch: Vec<u8>,
+    clock: Clock,
+    ticked: Instant,
+    /// Kept so that there is a descriptor to accept, and close, with when no other is left.
+    reserve: Option<File>,
+    limits: Arc<Limits>,
+    budget: Arc<Budget>,
+    handler: Arc<dyn Handler>,
+    workers: Arc<Workers>,
+    stop: Stop,
+    stopping: Option<Instant>,
+}
+
+/// A place for a connection; the generation tells apart those that have used it.
+#[derive(Default)]
+struct Slot {
+    link: Option<Link>,
+    generation: u64,
+}
+
+impl Reactor {
+    pub(super) fn new(
+        poll: Poll,
+        mut listeners: Vec<Listener>,
+        limits: Limits,
+        handler: Arc<dyn Handler>,
+        workers: Arc<Workers>,
+        stop: Stop,
+    ) -> io::Result<Reactor> {
+        for (number, listener) in listeners.iter_mut().enumerate() {
+            listener.register(poll.registry(), Token(FIRST_LISTENER + number))?;
+        }
+        let clock = Clock::new();
+        Ok(Reactor {
+            poll,
+            accepting: vec![true; listeners.len()],
+            listeners,
+            links: Vec::new(),
+            free: Vec::new(),
+            open: 0,
+            ready: VecDeque::new(),
+            done: Vec::new(),
+            scratch: vec![0; SCRATCH],
+            ticked: clock.now(),
+            clock,
+            reserve: File::open("/dev/null").ok(),
+            budget: Budget::new(limits.in_flight_bytes),
+            limits: Arc::new(limits),
+            handler,
+            workers,
+            stop,
+            stopping: None,
+        })
+    }
+
+    /// Whether every connection has been closed.
+    pub(super) fn is_empty(&self) -> bool {
+        self.open == 0
+    }
+
+    /// Runs until the server is stopped and the last connection is closed, or its deadline has passed.
+    pub(super) fn run(&mut self) -> io::Result<()> {
+        let mut events = Events::with_capacity(1024);
+        loop {
+            match self.poll.poll(&mut events, self.timeout()) {
+                Err(error) if error.kind() != ErrorKind::Interrupted => return Err(error),
+                _ => {}
+            }
+            self.clock.update();
+            for event in &events {
+                self.note(event);
+            }
+            self.begin_stopping();
+            self.accept();
+            self.take_responses();
+            for _ in 0..self.ready.len() {
+                let Some(slot) = self.ready.pop_front() else { break };
+                self.drive(slot);
+            }
+            if self.clock.since(self.ticked) >= TICK {
+                self.tick();
+            }
+            if let Some(deadline) = self.stopping
+                && (self.is_empty() || self.clock.now() >= deadline)
+            {
+                self.links.iter_mut().filter_map(|slot| slot.link.as_mut()).for_each(Link::cancel);
+                return Ok(());
+            }
+        }
+    }
+
+    fn timeout(&self) -> Option<Duration> {
+        if !self.ready.is_empty() {
+            Some(Duration::ZERO)
+        } else if self.open > 0 || self.stopping.is_some() || self.accepting.contains(&true) {
+            Some(TICK)
+        } else {
+            None
+        }
+    }
+
+    fn note(&mut self, event: &mio::event::Event) {
+        let Token(token) = event.token();
+        if let Some(slot) = token.checked_sub(FIRST_LINK) {
+            let Some(link) = self.links.get_mut(slot).and_then(|slot| slot.link.as_mut()) else { return };
+            link.readable |= event.is_readable();
+            link.writable |= event.is_writable();
+            link.read_closed |= event.is_read_closed();
+            link.readable |= link.read_closed;
+            link.broken |= event.is_error() || (event.is_read_closed() && event.is_write_closed());
+            enqueue(&mut self.ready, link, slot);
+        } else if let Some(accepting) =
+            token.checked_sub(FIRST_LISTENER).and_then(|n| self.accepting.get_mut(n))
+        {
+            *accepting = true;
+        }
+    }
+
+    fn accept(&mut self) {
+        for number in 0..self.listeners.len() {
+            for _ in 0..ACCEPTS {
+                if self.accepting.get(number) != Some(&true) {
+                    break;
+                }
+                let Some(listener) = self.listeners.get(number) else { break };
+                match listener.accept() {
+                    Ok((socket, peer, port)) => self.open_link(socket, peer, port),
+                    Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                        if let Some(accepting) = self.accepting.get_mut(number) {
+                            *accepting = false;
+                        }
+                    }
+                    Err(error) if is_exhausted(&error) => {
+                        if !self.make_room(number) {
+                            break;
+                        }
+                    }
+                    // The connection that waited is gone, or was never meant for us: the next one may do.
+                    Err(_) => {}
+                }
+            }
+        }
+    }
+
+    fn open_link(&mut self, mut socket: Socket, peer: Option<SocketAddr>, local_port: Option<u16>) {
+        let context = Context {
+            limits: self.limits.clone(),
+            handler: self.handler.clone(),
+            budget: Budget::within(&self.budget, self.limits.connection_bytes),
+            peer,
+            local_port,
+            tls: false,
+        };
+        if self.open >= self.limits.connections && !self.shed(1) {
+            return self.turn_away(&mut socket, &context);
+        }
+        let slot = self.free.pop().unwrap_or_else(|| {
+            self.links.push(Slot::default());
+            self.links.len() - 1
+        });
+        if let Err(error) = socket.register(self.poll.registry(), Token(FIRST_LINK + slot)) {
+            log::warn!("a connection cannot be watched: {error}");
+            self.free.push(slot);
+            return;
+        }
+        self.handler.record(Event::ConnectionOpened);
+        if let Some(place) = self.links.get_mut(slot) {
+            let mut link = Link::new(socket, context, &self.clock);
+            enqueue(&mut self.ready, &mut link, slot);
+            place.link = Some(link);
+            self.open += 1;
+        }
+    }
+
+    /// Tells a connection beyond the limit that the server is full.
+    fn turn_away(&self, socket: &mut Socket, context: &Context) {
+        self.handler.record(Event::ConnectionRefused);
+        let mut output = Output::default();
+        http1::write_refusal(&mut output, context, 503, &self.clock);
+        // One attempt: the answer is far smaller than the buffer of a fresh socket.
+        let _ = socket.write(&output.take());
+        socket.shut_down();
+    }
+
+    /// Descriptors have run out: idle connections go, and if there are none, the one that waits.
+    fn make_room(&mut self, listener: usize) -> bool {
+        if self.shed(SHED) {
+            return true;
+        }
+        log::warn!("out of file descriptors: a connection is turned away");
+        self.handler.record(Event::ConnectionRefused);
+        self.reserve = None;
+        let accepted = self.listeners.get(listener).is_some_and(|listener| listener.accept().is_ok());
+        self.reserve = File::open("/dev/null").ok();
+        accepted
+    }
+
+    /// Closes up to `count` connections that have been idle for longest; says whether there were any.
+    fn shed(&mut self, count: usize) -> bool {
+        let mut idle: Vec<(Instant, usize)> = self
+            .links
+            .iter()
+            .enumerate()
+            .filter_map(|(slot, place)| Some((place.link.as_ref()?, slot)))
+            .filter(|(link, _)| link.is_idle() && self.clock.since(link.idle_since) >= Duration::from_secs(1))
+            .map(|(link, slot)| (link.idle_since, slot))
+            .collect();
+        idle.sort_unstable();
+        idle.truncate(count);
+        idle.iter().for_each(|(_, slot)| self.close(*slot));
+        !idle.is_empty()
+    }
+
+    fn take_responses(&mut self) {
+        let mut done = std::mem::take(&mut self.done);
+        self.workers.take_done(&mut done);
+        for Done { origin, response } in done.drain(..) {
+            let Some(place) = self.links.get_mut(origin.slot) else { continue };
+            if let Some(link) = place.link.as_mut().filter(|_| place.generation == origin.generation) {
+                link.respond(origin.stream, response, &self.clock);
+                enqueue(&mut self.ready, link, origin.slot);
+            }
+        }
+        self.done = done;
+    }
+
+    /// Gives a connection its turn.
+    fn drive(&mut self, slot: usize) {
+        let Some(place) = self.links.get_mut(slot) else { return };
+        let generation = place.generation;
+        let Some(link) = place.link.as_mut() else { return };
+        link.queued = false;
+        let mut after = link.receive(&mut self.scratch, &self.clock);
+        if after != After::Close {
+            let mut inline = 0;
+            while let Some((stream, mut request)) = link.next_request() {
+                let cheap = inline < INLINE && request.with_head(|head| self.handler.run_inline(head));
+                let response = if cheap {
+                    inline += 1;
+                    Some(workers::call(&*self.handler, request))
+                } else {
+                    let origin = Origin { slot, generation, stream };
+                    self.workers.submit(origin, request).err().map(|mut request| {
+                        self.handler.record(Event::RequestRefused(503));
+                        request.with_head(|head| link.context().refuse(Some(head), 503))
+                    })
+                };
+                if let Some(response) = response {
+                    link.respond(stream, response, &self.clock);
+                }
+            }
+            after = match link.send(&self.clock) {
+                After::Wait => after,
+                other => other,
+            };
+        }
+        match after {
+            After::Wait => {}
+            After::Again => enqueue(&mut self.ready, link, slot),
+            After::Close => self.close(slot),
+        }
+    }
+
+    fn close(&mut self, slot: usize) {
+        let Some(place) = self.links.get_mut(slot) else { return };
+        if let Some(mut link) = place.link.take() {
+            link.cancel();
+            place.generation += 1;
+            self.free.push(slot);
+            self.open -= 1;
+            self.handler.record(Event::ConnectionClosed);
+        }
+    }
+
+    /// Applies the time limits to every connection.
+    fn tick(&mut self) {
+        self.ticked = self.clock.now();
+        // What could not be accepted for want of descriptors makes no new event.
+        self.accepting.fill(true);
+        for slot in 0..self.links.len() {
+            let Some(link) = self.links.get_mut(slot).and_then(|place| place.link.as_mut()) else { continue };
+            match link.tick(&self.clock) {
+                After::Wait => {}
+                After::Again => enqueue(&mut self.ready, link, slot),
+                After::Close => self.close(slot),
+            }
+        }
+    }
+
+    fn begin_stopping(&mut self) {
+        let Some(deadline) = self.stop.get() else { return };
+        let first = self.stopping.is_none();
+        self.stopping = Some(deadline);
+        if !first {
+            return;
+        }
+        self.listeners.clear();
+        self.accepting.clear();
+        for slot in 0..self.links.len() {
+            let Some(link) = self.links.get_mut(slot).and_then(|place| place.link.as_mut()) else { continue };
+            match link.shut_down() {
+                After::Close => self.close(slot),
+                _ => enqueue(&mut self.ready, link, slot),
+            }
+        }
+    }
+}
+
+/// Puts a connection into the list of those that have something to do, once.
+fn enqueue(ready: &mut VecDeque<usize>, link: &mut Link, slot: usize) {
+    if !link.queued {
+        link.queued = true;
+        ready.push_back(slot);
+    }
+}
+
+/// Whether the process or the system has no descriptor or memory left for another connection.
+fn is_exhausted(error: &io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(libc::EMFILE | libc::ENFILE | libc::ENOBUFS | libc::ENOMEM))
+}

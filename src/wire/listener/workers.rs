@@ -1,0 +1,177 @@
+//! The pool of threads that call the handler, and the queues to it and back.
+//!
+//! Requests wait in a bounded queue. Responses come back in batches: the loop is woken once for all
+//! that have gathered since it last looked.
+#![forbid(unsafe_code)]
+
+use std::{
+    collections::VecDeque,
+    io,
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::{
+        Arc, Condvar, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread::{self, JoinHandle},
+};
+
+use mio::Waker;
+
+use crate::wire::{
+    grpc,
+    headers::Headers,
+    message::{Event, Handler, Request, Response},
+};
+
+/// Where a request came from, so that its response finds the way back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Origin {
+    /// The place of the connection in the loop's table.
+    pub(super) slot: usize,
+    /// Which of the connections that have used that place.
+    pub(super) generation: u64,
+    /// The stream within the connection; 0 on HTTP/1.
+    pub(super) stream: u32,
+}
+
+struct Job {
+    origin: Origin,
+    request: Request,
+}
+
+/// A response, or nothing if the request had been cancelled before a worker took it.
+pub(super) struct Done {
+    pub(super) origin: Origin,
+    pub(super) response: Response,
+}
+
+/// The queues between the loop and the workers.
+pub(super) struct Workers {
+    handler: Arc<dyn Handler>,
+    jobs: Mutex<Jobs>,
+    arrived: Condvar,
+    done: Mutex<Vec<Done>>,
+    waker: Waker,
+    woken: AtomicBool,
+}
+
+#[derive(Default)]
+struct Jobs {
+    queue: VecDeque<Job>,
+    limit: usize,
+    idle: usize,
+    stopped: bool,
+}
+
+impl Workers {
+    /// Starts `count` threads; at most `limit` requests wait for them.
+    pub(super) fn start(
+        count: usize,
+        limit: usize,
+        handler: Arc<dyn Handler>,
+        waker: Waker,
+    ) -> io::Result<(Arc<Workers>, Vec<JoinHandle<()>>)> {
+        let workers = Arc::new(Workers {
+            handler,
+            jobs: Mutex::new(Jobs { limit, ..Jobs::default() }),
+            arrived: Condvar::new(),
+            done: Mutex::new(Vec::new()),
+            waker,
+            woken: AtomicBool::new(false),
+        });
+        let threads = (0..count.max(1)).map(|number| {
+            let workers = workers.clone();
+            thread::Builder::new().name(format!("worker-{number}")).spawn(move || workers.run())
+        });
+        let threads = threads.collect::<io::Result<Vec<_>>>();
+        if threads.is_err() {
+            workers.stop();
+        }
+        Ok((workers, threads?))
+    }
+
+    /// Queues a request; gives it back if the queue is full.
+    pub(super) fn submit(&self, origin: Origin, request: Request) -> Result<(), Request> {
+        let mut jobs = lock(&self.jobs);
+        if jobs.queue.len() >= jobs.limit {
+            return Err(request);
+        }
+        jobs.queue.push_back(Job { origin, request });
+        let idle = jobs.idle > 0;
+        drop(jobs);
+        if idle {
+            self.arrived.notify_one();
+        }
+        Ok(())
+    }
+
+    /// Takes the responses that have gathered.
+    pub(super) fn take_done(&self, into: &mut Vec<Done>) {
+        self.woken.store(false, Ordering::SeqCst);
+        into.append(&mut lock(&self.done));
+    }
+
+    /// Wakes the loop.
+    pub(super) fn wake(&self) {
+        if !self.woken.swap(true, Ordering::SeqCst)
+            && let Err(error) = self.waker.wake()
+        {
+            log::error!("the loop cannot be woken: {error}");
+        }
+    }
+
+    /// Lets the threads end once they have finished what they are at; what waits is dropped.
+    pub(super) fn stop(&self) {
+        let mut jobs = lock(&self.jobs);
+        jobs.stopped = true;
+        jobs.queue.clear();
+        drop(jobs);
+        self.arrived.notify_all();
+    }
+
+    fn run(&self) {
+        while let Some(Job { origin, request }) = self.next() {
+            let response =
+                if request.cancelled.is_set() { Response::empty(499) } else { call(&*self.handler, request) };
+            lock(&self.done).push(Done { origin, response });
+            self.wake();
+        }
+    }
+
+    fn next(&self) -> Option<Job> {
+        let mut jobs = lock(&self.jobs);
+        loop {
+            if jobs.stopped {
+                return None;
+            }
+            if let Some(job) = jobs.queue.pop_front() {
+                return Some(job);
+            }
+            jobs.idle += 1;
+            jobs = self.arrived.wait(jobs).unwrap_or_else(PoisonError::into_inner);
+            jobs.idle -= 1;
+        }
+    }
+}
+
+/// Calls the handler. If it panics, the client gets 500, or INTERNAL.
+pub(super) fn call(handler: &dyn Handler, request: Request) -> Response {
+    let content_type =
+        grpc::is_grpc(&request).then(|| request.headers.get("content-type").map(<[u8]>::to_vec));
+    match catch_unwind(AssertUnwindSafe(|| handler.handle(request))) {
+        Ok(response) => response,
+        Err(_) => {
+            handler.record(Event::Panicked);
+            log::error!("a request made its handler panic; it is answered with an internal error");
+            match content_type.flatten() {
+                Some(content_type) => grpc::refuse(&Headers::new().with("content-type", content_type), 500),
+                None => handler.refuse(None, 500),
+            }
+        }
+    }
+}
+
+/// No invariant of these queues spans a panic, so a poisoned lock is as good as any.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
