@@ -3,10 +3,6 @@
 //! No surface calls another, and none knows a model format.
 #![forbid(unsafe_code)]
 
+pub mod json;
 pub mod protobuf;
 pub mod tensor_proto;
-//! Surfaces: thin codecs between wire messages and the models' canonical requests. No surface
-//! calls another.
-#![forbid(unsafe_code)]
-
-pub mod json;

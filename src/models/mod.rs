@@ -6,31 +6,29 @@
 mod config;
 mod data_type;
 mod error;
-mod inference;
-mod loader;
-mod manager;
 mod example;
 #[cfg(test)]
 pub(crate) mod fakes;
+mod loader;
+mod manager;
 mod multi;
 mod predict;
 mod registry;
 mod request;
 mod run;
 mod servable;
+mod signature_text;
 mod source;
 #[cfg(test)]
 pub(crate) mod testing;
-mod signature_text;
 pub mod textproto;
 
 pub use config::{ModelConfig, ModelsConfig, VersionPolicy};
 pub use data_type::{data_type, dtype_of};
 pub use error::{Code, Error};
-pub use inference::{Class, classify, predict, regress};
+pub use example::{Class, classify, regress};
 pub use loader::Loader;
 pub use manager::{ConfigSource, Manager, ManagerSettings};
-pub use example::{Class, classify, regress};
 pub use multi::{Inference, Task, multi_inference};
 pub use predict::{check_inputs, predict};
 pub use registry::{Registry, State, VersionStatus};

@@ -7,9 +7,10 @@ use super::{
     mapping::{Axis, Mapping, axis_of, planned_integers, row_major},
 };
 use crate::tensor::Shape;
+use serde::{Deserialize, Serialize};
 
 /// The inputs, one behind the other along an axis; the other dimensions agree.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Concat {
     /// The axis; negative from the back.
     pub axis: i64,
@@ -70,7 +71,7 @@ impl Move for JoinRows {
 }
 
 /// How long the parts of a [`Split`] are.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum SplitSizes {
     /// So many parts of equal length.
     Parts(usize),
@@ -81,7 +82,7 @@ pub enum SplitSizes {
 }
 
 /// `x` cut along an axis; one output per part.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Split {
     /// The axis; negative from the back.
     pub axis: i64,
@@ -176,7 +177,7 @@ impl Move for SplitRows {
 }
 
 /// `x` repeated: input 1 (integers) says how often along each axis.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Tile;
 
 impl Operator for Tile {
@@ -209,7 +210,7 @@ impl Operator for Tile {
 
 /// `x` repeated along dimensions of size 1 and new outer ones, to the shape of input 1 (integers).
 /// With a scalar `x` this fills a tensor.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct BroadcastTo {
     /// Dimensions of the wanted shape that are 1 (or absent) give way to those of `x` (ONNX `Expand`).
     pub bidirectional: bool,

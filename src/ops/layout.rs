@@ -9,9 +9,10 @@ use super::{
     mapping::{Axis, Mapping, axis_of, planned_integers, row_major},
 };
 use crate::tensor::Shape;
+use serde::{Deserialize, Serialize};
 
 /// `x` with its axes reordered: axis `i` of the result is axis `perm[i]` of `x`.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Transpose {
     /// A permutation of the axes; empty reverses them.
     pub perm: Vec<usize>,
@@ -55,7 +56,7 @@ impl Operator for Transpose {
 }
 
 /// `x` with the order of the elements reversed along some axes.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Reverse {
     /// The axes; negative from the back.
     pub axes: Vec<i64>,
@@ -85,7 +86,7 @@ impl Operator for Reverse {
 }
 
 /// Blocks of depth become blocks of space: `[n, h, w, b * b * c]` to `[n, h * b, w * b, c]`.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct DepthToSpace {
     /// Edge of a block.
     pub block: usize,
@@ -121,7 +122,7 @@ impl Operator for DepthToSpace {
 
 /// Blocks of space become depth: `[n, h * b, w * b, c]` to `[n, h, w, b * b * c]`, the depth
 /// counting block row, block column, channel.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct SpaceToDepth {
     /// Edge of a block.
     pub block: usize,
@@ -162,7 +163,7 @@ fn permuted(from: &[usize], order: &[usize]) -> Result<Mapping, OpError> {
 /// Blocks of space become batches (TensorFlow `SpaceToBatchND`). Inputs: `x` of
 /// `[n, space.., rest..]`, block shape `[m]`, paddings `[m, 2]`; the `m` space dimensions are padded
 /// with zeros and must then divide by the block. Result: `[prod(block) * n, space / block.., rest..]`.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct SpaceToBatch;
 
 impl Operator for SpaceToBatch {
@@ -196,7 +197,7 @@ impl Operator for SpaceToBatch {
 
 /// Batches become blocks of space (TensorFlow `BatchToSpaceND`), the inverse of [`SpaceToBatch`].
 /// Inputs: `x`, block shape `[m]`, crops `[m, 2]`.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct BatchToSpace;
 
 impl Operator for BatchToSpace {

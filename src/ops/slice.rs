@@ -5,10 +5,11 @@ use super::{
     mapping::{Axis, Mapping, axis_of, planned_integers, row_major},
 };
 use crate::tensor::Shape;
+use serde::{Deserialize, Serialize};
 
 /// TensorFlow's `StridedSlice`: inputs `x`, begin, end and strides (integer vectors of one length).
 /// Bit `i` of a mask speaks of entry `i` of these vectors.
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct StridedSlice {
     /// The entry starts as early as its stride allows.
     pub begin_mask: u32,
@@ -158,7 +159,7 @@ impl Operator for StridedSlice {
 
 /// ONNX `Slice`: inputs `x`, starts, ends, and optionally axes (default: the first ones) and steps
 /// (default 1), integer vectors of one length. Starts and ends are clamped to the dimension.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Slice;
 
 impl Slice {
@@ -207,7 +208,7 @@ impl Operator for Slice {
 
 /// TensorFlow's `Slice`: inputs `x`, begin and size (integer vectors of `x`'s rank). A size of -1
 /// is what is left; the part must lie within `x`.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct SliceSize;
 
 impl SliceSize {
