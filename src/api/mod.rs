@@ -1,5 +1,3 @@
-//! Surfaces: thin codecs between wire messages and the models' canonical requests. No surface
-//! calls another, and none knows a model format.
 //! Surfaces: each a thin codec from wire messages to canonical requests and back.
 //!
 //! No surface calls another, and none knows a model format.
