@@ -5,3 +5,108 @@ mod error;
 pub mod saved_model;
 
 pub use error::{FormatError, MissingOperator, MissingOperators};
+
+use crate::{
+    graph::Graph,
+    proto::tensorflow::SignatureDef,
+    tensor::{DType, Tensor},
+};
+use std::{
+    collections::BTreeMap,
+    fs::File,
+    io::Read,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+/// What to load of a model.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LoadOptions {
+    /// Tags of the meta graph wanted, all of them and no others; `serve` by default.
+    pub tags: Vec<String>,
+}
+
+impl Default for LoadOptions {
+    fn default() -> Self {
+        Self { tags: vec!["serve".to_owned()] }
+    }
+}
+
+/// A model, ready to be compiled.
+#[derive(Debug)]
+pub struct LoadedModel {
+    /// The format, as in `tensorflow`.
+    pub platform: &'static str,
+    /// Callable signatures by name.
+    pub signatures: BTreeMap<String, LoadedSignature>,
+    /// Every signature definition, callable or not (`__saved_model_init_op`), for metadata.
+    pub definitions: BTreeMap<String, SignatureDef>,
+    /// Bytes of constants and variables; memory that signatures share is counted once.
+    pub weight_bytes: usize,
+}
+
+/// One callable signature.
+#[derive(Debug)]
+pub struct LoadedSignature {
+    /// The definition as metadata calls show it.
+    pub definition: SignatureDef,
+    /// Inputs, alphabetically by alias.
+    pub inputs: Vec<SignatureTensor>,
+    /// Outputs, alphabetically by alias.
+    pub outputs: Vec<SignatureTensor>,
+    /// Values of inputs that a request may leave out.
+    pub defaults: BTreeMap<String, Tensor>,
+    /// Its graph: inputs in the order of `inputs`, outputs in the order of `outputs`. An input's
+    /// dtype is the one that the graph takes, which may differ from the signature's claim.
+    pub graph: Arc<Graph>,
+}
+
+/// An input or output of a signature, as its definition describes it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct SignatureTensor {
+    /// The alias that clients use.
+    pub alias: String,
+    /// The graph's tensor, as in `x:0`.
+    pub tensor: String,
+    /// Element type; `None` where kinglet has no such type.
+    pub dtype: Option<DType>,
+    /// Dimensions, `None` for an unknown one; `None` altogether when the rank is unknown.
+    pub shape: Option<Vec<Option<usize>>>,
+}
+
+/// Loads the model in a folder.
+///
+/// # Errors
+/// [`FormatError::NotFound`] when there is no model; otherwise what is wrong with the one that is
+/// there, in one line that names the file or the node.
+pub fn load(path: &Path, options: &LoadOptions) -> Result<LoadedModel, FormatError> {
+    let inside = |name: &str| Some(path.join(name)).filter(|file| file.is_file());
+    if inside("saved_model.pb").is_some() {
+        return saved_model::load(path, options);
+    }
+    if let Some(file) = inside("saved_model.pbtxt") {
+        return Err(FormatError::unsupported(
+            file,
+            "SavedModels as text are not supported; save it as saved_model.pb",
+        ));
+    }
+    if let Some(file) = inside("saved_model.cpb") {
+        return Err(FormatError::unsupported(file, "SavedModels in several parts are not supported"));
+    }
+    if let Some(file) = lite_model(path) {
+        return Err(FormatError::unsupported(
+            file,
+            "this is a TensorFlow Lite model, which is not supported; serve the SavedModel that it was converted from",
+        ));
+    }
+    Err(FormatError::NotFound(path.to_owned()))
+}
+
+/// A file with TensorFlow Lite's identifier (schema.fbs, `file_identifier`).
+fn lite_model(directory: &Path) -> Option<PathBuf> {
+    std::fs::read_dir(directory).ok()?.filter_map(|entry| Some(entry.ok()?.path())).find(|path| {
+        let mut head = [0; 8];
+        let read = File::open(path).and_then(|mut file| file.read_exact(&mut head));
+        read.is_ok() && head[4..] == *b"TFL3"
+    })
+}

@@ -12,7 +12,7 @@ use super::table::Kernels;
 use super::threads::Threads;
 
 /// What becomes of the elements. Over nothing, sums are 0, products 1, Max the least value and Min the greatest.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
 #[allow(missing_docs, reason = "the names say what the variants compute")]
 pub enum Reduce {
     Sum,

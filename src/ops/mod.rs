@@ -131,6 +131,7 @@ pub mod conv;
 pub mod join;
 pub mod layout;
 pub mod matmul;
+pub mod reduce;
 pub mod shape;
 pub mod slice;
 pub mod state;
@@ -143,6 +144,7 @@ ops! {
     cast::Cast,
     conv::Conv,
     matmul::MatMul,
+    reduce::Reduce,
     shape::Identity, shape::Reshape, shape::Squeeze, shape::ExpandDims, shape::ShapeOf,
     state::ReadState, state::AssignState,
     layout::Transpose, layout::Reverse, layout::DepthToSpace, layout::SpaceToDepth, layout::SpaceToBatch,
