@@ -158,9 +158,7 @@ fn several_inputs_and_outputs() {
     let inputs: BTreeMap<String, Tensor> = signature
         .inputs
         .iter()
-        .map(|input| {
-            (input.alias.clone(), Tensor::zeros(input.dtype.expect("a dtype"), [2]).expect("memory"))
-        })
+        .map(|input| (input.name.clone(), Tensor::zeros(input.dtype.expect("a dtype"), [2]).expect("memory")))
         .collect();
     let outputs = run(signature, &inputs).expect("it runs");
     assert_eq!(outputs["int_out"], inputs["int_tensor"]);
@@ -176,7 +174,7 @@ fn keras_models_agree_with_tensorflow() {
         let recording: serde_json::Value = serde_json::from_slice(&recording).expect("JSON");
         let model = open(&folder.join("1"));
         for signature in ["serve", "serving_default"] {
-            let input = &model.signatures[signature].inputs[0].alias;
+            let input = &model.signatures[signature].inputs[0].name;
             let y = predict(&model, signature, &[(input, from_json(&recording["input"]))]);
             assert_close(name, &from_json(&recording["output"]), &y["output_0"], 1e-5);
         }
@@ -216,8 +214,8 @@ fn compare_with_recording(name: &str, model: &LoadedModel, recording: &Path) {
     for (case, (inputs, expected)) in cases {
         let fits = |signature: &&kinglet::formats::LoadedSignature| {
             signature.inputs.len() == inputs.len()
-                && signature.inputs.iter().all(|input| inputs.contains_key(&input.alias))
-                && expected.keys().all(|alias| signature.outputs.iter().any(|output| output.alias == *alias))
+                && signature.inputs.iter().all(|input| inputs.contains_key(&input.name))
+                && expected.keys().all(|alias| signature.outputs.iter().any(|output| output.name == *alias))
         };
         let signature = model.signatures.values().find(fits).unwrap_or_else(|| {
             panic!("{name}/{case}: no signature takes {:?} and gives {:?}", inputs.keys(), expected.keys())

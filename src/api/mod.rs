@@ -1,3 +1,5 @@
+//! Surfaces: thin codecs between wire messages and the models' canonical requests. No surface
+//! calls another, and none knows a model format.
 //! Surfaces: each a thin codec from wire messages to canonical requests and back.
 //!
 //! No surface calls another, and none knows a model format.
@@ -6,3 +8,5 @@
 pub mod json;
 pub mod protobuf;
 pub mod tensor_proto;
+pub mod tfs_grpc;
+pub mod tfs_rest;

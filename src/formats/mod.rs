@@ -1,7 +1,10 @@
 //! Model folders: what is in one is found out from the files' contents, never from the folder's name.
+//! Whatever the format, loading gives one graph per signature.
 #![forbid(unsafe_code)]
 
+mod definition;
 mod error;
+pub mod safetensors;
 pub mod saved_model;
 
 pub use error::{FormatError, MissingOperator, MissingOperators};
@@ -22,7 +25,7 @@ use std::{
 /// What to load of a model.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LoadOptions {
-    /// Tags of the meta graph wanted, all of them and no others; `serve` by default.
+    /// Tags of a SavedModel's meta graph, all of them and no others; `serve` by default.
     pub tags: Vec<String>,
 }
 
@@ -32,40 +35,11 @@ impl Default for LoadOptions {
     }
 }
 
-/// A model, ready to be compiled.
-#[derive(Debug)]
-pub struct LoadedModel {
-    /// The format, as in `tensorflow`.
-    pub platform: &'static str,
-    /// Callable signatures by name.
-    pub signatures: BTreeMap<String, LoadedSignature>,
-    /// Every signature definition, callable or not (`__saved_model_init_op`), for metadata.
-    pub definitions: BTreeMap<String, SignatureDef>,
-    /// Bytes of constants and variables; memory that signatures share is counted once.
-    pub weight_bytes: usize,
-}
-
-/// One callable signature.
-#[derive(Debug)]
-pub struct LoadedSignature {
-    /// The definition as metadata calls show it.
-    pub definition: SignatureDef,
-    /// Inputs, alphabetically by alias.
-    pub inputs: Vec<SignatureTensor>,
-    /// Outputs, alphabetically by alias.
-    pub outputs: Vec<SignatureTensor>,
-    /// Values of inputs that a request may leave out.
-    pub defaults: BTreeMap<String, Tensor>,
-    /// Its graph: inputs in the order of `inputs`, outputs in the order of `outputs`. An input's
-    /// dtype is the one that the graph takes, which may differ from the signature's claim.
-    pub graph: Arc<Graph>,
-}
-
-/// An input or output of a signature, as its definition describes it.
+/// One input or output of a signature.
 #[derive(Clone, Debug, PartialEq)]
-pub struct SignatureTensor {
+pub struct TensorInfo {
     /// The alias that clients use.
-    pub alias: String,
+    pub name: String,
     /// The graph's tensor, as in `x:0`.
     pub tensor: String,
     /// Element type; `None` where kinglet has no such type.
@@ -74,7 +48,36 @@ pub struct SignatureTensor {
     pub shape: Option<Vec<Option<usize>>>,
 }
 
-/// Loads the model in a folder.
+/// One callable signature.
+#[derive(Clone, Debug)]
+pub struct LoadedSignature {
+    /// The definition as metadata calls show it.
+    pub definition: SignatureDef,
+    /// Inputs, alphabetically by alias.
+    pub inputs: Vec<TensorInfo>,
+    /// Outputs, alphabetically by alias.
+    pub outputs: Vec<TensorInfo>,
+    /// Values of inputs that a request may leave out.
+    pub defaults: BTreeMap<String, Tensor>,
+    /// Computes the outputs from the inputs, both in the order above. An input's dtype is the one
+    /// that the graph takes, which may differ from the signature's claim.
+    pub graph: Arc<Graph>,
+}
+
+/// A model read from its folder.
+#[derive(Clone, Debug)]
+pub struct LoadedModel {
+    /// The format, as in `tensorflow`.
+    pub platform: &'static str,
+    /// Callable signatures by name.
+    pub signatures: BTreeMap<String, LoadedSignature>,
+    /// Every signature definition, callable or not.
+    pub definitions: BTreeMap<String, SignatureDef>,
+    /// Bytes of weights and other constants, each counted once.
+    pub weight_bytes: usize,
+}
+
+/// Loads the model in a version folder.
 ///
 /// # Errors
 /// [`FormatError::NotFound`] when there is no model; otherwise what is wrong with the one that is
@@ -83,6 +86,9 @@ pub fn load(path: &Path, options: &LoadOptions) -> Result<LoadedModel, FormatErr
     let inside = |name: &str| Some(path.join(name)).filter(|file| file.is_file());
     if inside("saved_model.pb").is_some() {
         return saved_model::load(path, options);
+    }
+    if safetensors::is_model(path) {
+        return safetensors::load(path);
     }
     if let Some(file) = inside("saved_model.pbtxt") {
         return Err(FormatError::unsupported(
@@ -96,7 +102,8 @@ pub fn load(path: &Path, options: &LoadOptions) -> Result<LoadedModel, FormatErr
     if let Some(file) = lite_model(path) {
         return Err(FormatError::unsupported(
             file,
-            "this is a TensorFlow Lite model, which is not supported; serve the SavedModel that it was converted from",
+            "this is a TensorFlow Lite model, which is not supported; serve the SavedModel that it was \
+             converted from",
         ));
     }
     Err(FormatError::NotFound(path.to_owned()))

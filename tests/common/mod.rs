@@ -36,12 +36,12 @@ pub fn run(
     let inputs: Vec<Tensor> = signature
         .inputs
         .iter()
-        .map(|input| inputs.get(&input.alias).or(signature.defaults.get(&input.alias)).cloned())
+        .map(|input| inputs.get(&input.name).or(signature.defaults.get(&input.name)).cloned())
         .map(|input| input.expect("an input is missing"))
         .collect();
     let mut outputs = Vec::new();
     program.run(&inputs, &mut outputs, &RunOptions::default())?;
-    let aliases = signature.outputs.iter().map(|output| output.alias.clone());
+    let aliases = signature.outputs.iter().map(|output| output.name.clone());
     Ok(aliases.zip(outputs).collect())
 }
 

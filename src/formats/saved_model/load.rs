@@ -7,12 +7,13 @@ use super::{
     tensor_proto::{self, dtype_of, partial_shape},
 };
 use crate::{
-    formats::{FormatError, LoadOptions, LoadedModel, LoadedSignature, MissingOperators, SignatureTensor},
+    formats::{FormatError, LoadOptions, LoadedModel, LoadedSignature, MissingOperators, TensorInfo},
     graph::{Backend, Builder, Cpu, RunOptions, ValueId, passes},
     kernels::{self, Threads},
     ops::state::States,
     proto::tensorflow::{
-        MetaGraphDef, SavedModel, SignatureDef, TensorInfo, collection_def, tensor_info::Encoding,
+        MetaGraphDef, SavedModel, SignatureDef, TensorInfo as TensorInfoProto, collection_def,
+        tensor_info::Encoding,
     },
     tensor::{Buffer, Bytes, Shape, Tensor},
 };
@@ -215,8 +216,8 @@ fn signatures(
 }
 
 struct Imported {
-    inputs: Vec<SignatureTensor>,
-    outputs: Vec<SignatureTensor>,
+    inputs: Vec<TensorInfo>,
+    outputs: Vec<TensorInfo>,
     defaults: BTreeMap<String, Tensor>,
     builder: Builder,
     values: Vec<(String, ValueId)>,
@@ -276,23 +277,23 @@ fn signature(
     Ok(Imported { inputs, outputs, defaults, builder: std::mem::take(&mut import.b), values })
 }
 
-fn describe(alias: &str, tensor: &str, info: &TensorInfo) -> SignatureTensor {
-    SignatureTensor {
-        alias: alias.to_owned(),
+fn describe(alias: &str, tensor: &str, info: &TensorInfoProto) -> TensorInfo {
+    TensorInfo {
+        name: alias.to_owned(),
         tensor: tensor.to_owned(),
         dtype: dtype_of(info.dtype),
         shape: info.tensor_shape.as_ref().and_then(partial_shape),
     }
 }
 
-fn tensor_name(info: &TensorInfo) -> Option<&str> {
+fn tensor_name(info: &TensorInfoProto) -> Option<&str> {
     match info.encoding.as_ref()? {
         Encoding::Name(name) if !name.is_empty() => Some(name),
         _ => None,
     }
 }
 
-fn named<'a>(alias: &str, info: &'a TensorInfo) -> Result<&'a str, FormatError> {
+fn named<'a>(alias: &str, info: &'a TensorInfoProto) -> Result<&'a str, FormatError> {
     let reason = "the signature gives it no single tensor; sparse and composite tensors are not supported";
     tensor_name(info).ok_or_else(|| FormatError::node(alias, reason))
 }

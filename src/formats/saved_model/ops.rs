@@ -6,13 +6,15 @@
 mod arrays;
 mod convolution;
 mod einsum;
+mod example;
 mod state;
 
 use super::import::{Import, Node, Stop, Value};
 use crate::{
     graph::ValueId,
     kernels::{Binary as B, Compare as C, Logical as L, Reduce as R, Unary as U},
-    ops::{self, Fused, Op},
+    ops::{self, Fused, Op, pad::PadMode, pool::PoolKind, scatter::Reduction},
+    tensor::DType,
 };
 use std::{collections::HashMap, sync::LazyLock};
 
@@ -187,6 +189,11 @@ const ROWS: &[(&str, Row)] = &[
     ("FusedBatchNorm", convolution::batch_norm),
     ("FusedBatchNormV2", convolution::batch_norm),
     ("FusedBatchNormV3", convolution::batch_norm),
+    ("MaxPool", |i, n| convolution::pool(i, n, PoolKind::Max)),
+    ("MaxPoolV2", |i, n| convolution::pool(i, n, PoolKind::Max)),
+    ("AvgPool", |i, n| convolution::pool(i, n, PoolKind::Average { count_include_pad: false })),
+    ("Softmax", |i, n| apply(i, n, ops::softmax::Softmax { axis: -1, log: false }, 1)),
+    ("LogSoftmax", |i, n| apply(i, n, ops::softmax::Softmax { axis: -1, log: true }, 1)),
 
     // Reductions.
     ("Sum", |i, n| arrays::reduce(i, n, R::Sum)),
@@ -200,8 +207,8 @@ const ROWS: &[(&str, Row)] = &[
     // Shapes.
     ("Shape", arrays::shape_of),
     ("ShapeN", arrays::shape_n),
-    ("Rank", arrays::rank),
-    ("Size", arrays::size),
+    ("Rank", |i, n| apply(i, n, ops::generate::Rank { dtype: DType::I32 }, 1)),
+    ("Size", |i, n| apply(i, n, ops::generate::Size { dtype: n.dtype("out_type")? }, 1)),
     ("Reshape", |i, n| apply(i, n, ops::shape::Reshape { zero_copies: false }, 2)),
     ("Squeeze", |i, n| apply(i, n, ops::shape::Squeeze { axes: n.attributes.ints("squeeze_dims").to_vec() }, 1)),
     ("ExpandDims", arrays::expand_dims),
@@ -226,6 +233,28 @@ const ROWS: &[(&str, Row)] = &[
     ("Slice", |i, n| apply(i, n, ops::slice::SliceSize, 3)),
     ("StridedSlice", arrays::strided_slice),
     ("Tile", |i, n| apply(i, n, ops::join::Tile, 2)),
+    ("Pad", |i, n| apply(i, n, ops::pad::Pad { mode: PadMode::Constant }, 2)),
+    ("PadV2", |i, n| apply(i, n, ops::pad::Pad { mode: PadMode::Constant }, 3)),
+    ("MirrorPad", arrays::mirror_pad),
+    ("Gather", |i, n| arrays::gather(i, n, 0, 0)),
+    ("GatherV2", arrays::gather_v2),
+    ("ResourceGather", |i, n| arrays::gather(i, n, 0, n.attributes.int("batch_dims"))),
+    ("GatherNd", |i, n| apply(i, n, ops::gather::GatherNd { batch_dims: 0, negative: false }, 2)),
+    ("OneHot", |i, n| apply(i, n, ops::gather::OneHot { axis: n.attributes.int("axis"), negative: false }, 4)),
+    ("ScatterNd", arrays::scatter_nd),
+    ("TensorScatterUpdate", |i, n| scatter(i, n, Reduction::Set)),
+    ("TensorScatterAdd", |i, n| scatter(i, n, Reduction::Add)),
+    ("TensorScatterSub", |i, n| scatter(i, n, Reduction::Sub)),
+    ("TensorScatterMin", |i, n| scatter(i, n, Reduction::Min)),
+    ("TensorScatterMax", |i, n| scatter(i, n, Reduction::Max)),
+    ("Range", |i, n| apply(i, n, ops::generate::Range, 3)),
+    ("Where", |i, n| apply(i, n, ops::generate::NonZero { columns: false }, 1)),
+    ("MatrixBandPart", |i, n| apply(i, n, ops::generate::MatrixBandPart, 3)),
+
+    // Parsing.
+    ("ParseExample", example::parse),
+    ("ParseExampleV2", example::parse_v2),
+    ("ParseSingleExample", example::parse_single),
 ];
 
 /// One output.
@@ -262,6 +291,10 @@ fn clip(i: &mut Import<'_, '_>, n: &Node<'_>) -> Outputs {
     let [x, min, max] = [n.tensor(i, 0)?, n.tensor(i, 1)?, n.tensor(i, 2)?];
     let below = i.b.push(ops::binary::Binary(B::Min), &[x, max]);
     one(i.b.push(ops::binary::Binary(B::Max), &[below, min]))
+}
+
+fn scatter(i: &mut Import<'_, '_>, n: &Node<'_>, reduction: Reduction) -> Outputs {
+    apply(i, n, ops::scatter::ScatterNd { reduction, negative: false }, 3)
 }
 
 fn product(i: &mut Import<'_, '_>, n: &Node<'_>, a: &str, b: &str) -> Outputs {

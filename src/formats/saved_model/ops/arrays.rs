@@ -7,9 +7,12 @@ use crate::{
     kernels::Reduce as R,
     ops::{
         cast::Cast,
+        gather::Gather,
         join::{BroadcastTo, Concat, Split, SplitSizes},
         layout::{DepthToSpace, Reverse, SpaceToDepth, Transpose},
+        pad::{Pad, PadMode},
         reduce::Reduce,
+        scatter::{Reduction, ScatterNd},
         shape::{ExpandDims, ShapeOf, Squeeze},
         slice::StridedSlice,
     },
@@ -33,20 +36,6 @@ pub(super) fn shape_n(i: &mut Import<'_, '_>, n: &Node<'_>) -> Outputs {
     let dtype = n.dtype("out_type")?;
     let inputs = n.tensors(i, 0)?;
     Ok(inputs.into_iter().map(|x| Value::Tensor(i.b.push(ShapeOf { dtype }, &[x]))).collect())
-}
-
-/// The number of dimensions is the length of the shape.
-pub(super) fn rank(i: &mut Import<'_, '_>, n: &Node<'_>) -> Outputs {
-    let x = n.tensor(i, 0)?;
-    let shape = i.b.push(ShapeOf { dtype: DType::I32 }, &[x]);
-    let length = i.b.push(ShapeOf { dtype: DType::I32 }, &[shape]);
-    one(i.b.push(Squeeze { axes: vec![0] }, &[length]))
-}
-
-pub(super) fn size(i: &mut Import<'_, '_>, n: &Node<'_>) -> Outputs {
-    let x = n.tensor(i, 0)?;
-    let shape = i.b.push(ShapeOf { dtype: n.dtype("out_type")? }, &[x]);
-    one(product(i, shape, false))
 }
 
 /// The product of a vector's elements.
@@ -186,4 +175,31 @@ pub(super) fn strided_slice(i: &mut Import<'_, '_>, n: &Node<'_>) -> Outputs {
         shrink_axis_mask: mask("shrink_axis_mask"),
     };
     apply(i, n, op, 4)
+}
+
+pub(super) fn mirror_pad(i: &mut Import<'_, '_>, n: &Node<'_>) -> Outputs {
+    let mode = match n.attributes.text("mode") {
+        "REFLECT" => PadMode::Reflect,
+        "SYMMETRIC" => PadMode::Symmetric,
+        other => return Err(format!("unknown mode \"{other}\"").into()),
+    };
+    apply(i, n, Pad { mode }, 2)
+}
+
+pub(super) fn gather(i: &mut Import<'_, '_>, n: &Node<'_>, axis: i64, batch_dims: i64) -> Outputs {
+    apply(i, n, Gather { axis: axis.max(batch_dims), batch_dims, negative: false }, 2)
+}
+
+pub(super) fn gather_v2(i: &mut Import<'_, '_>, n: &Node<'_>) -> Outputs {
+    let (axis, batch_dims) = (n.integer(i, 2)?, n.attributes.int("batch_dims"));
+    apply(i, n, Gather { axis, batch_dims, negative: false }, 2)
+}
+
+/// Updates added up on zeros.
+pub(super) fn scatter_nd(i: &mut Import<'_, '_>, n: &Node<'_>) -> Outputs {
+    let dtype = n.dtype("T")?;
+    let [indices, updates, shape] = [n.tensor(i, 0)?, n.tensor(i, 1)?, n.tensor(i, 2)?];
+    let zero = scalar(i, dtype, 0);
+    let zeros = i.b.push(BroadcastTo { bidirectional: false }, &[zero, shape]);
+    one(i.b.push(ScatterNd { reduction: Reduction::Add, negative: false }, &[zeros, indices, updates]))
 }

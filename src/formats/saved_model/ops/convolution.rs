@@ -11,6 +11,7 @@ use crate::{
         binary::Binary,
         conv::Conv,
         layout::Transpose,
+        pool::{Pool, PoolKind},
         shape::{ExpandDims, Reshape},
         unary::Unary,
     },
@@ -137,4 +138,23 @@ pub(super) fn batch_norm(i: &mut Import<'_, '_>, n: &Node<'_>) -> Outputs {
     let y = i.b.push(Binary(B::Mul), &[x, factor]);
     let y = i.b.push(Binary(B::Add), &[y, shift]);
     Ok(vec![Value::Tensor(y), Value::Tensor(mean), Value::Tensor(variance)])
+}
+
+/// Window and strides are attributes, or inputs in the second version of the operator.
+pub(super) fn pool(i: &mut Import<'_, '_>, n: &Node<'_>, kind: PoolKind) -> Outputs {
+    let (window, strides) = match n.inputs.len() {
+        0 | 1 => (n.attributes.ints("ksize").to_vec(), n.attributes.ints("strides").to_vec()),
+        _ => (n.integers(i, 1)?, n.integers(i, 2)?),
+    };
+    let x = images(i, n, 0)?;
+    let op = Pool {
+        kind,
+        window: spatial(n, &window)?,
+        strides: spatial(n, &strides)?,
+        dilations: Vec::new(),
+        padding: padding(n)?,
+        ceil: false,
+    };
+    let y = i.b.push(op, &[x]);
+    one(images_out(i, n, y))
 }
