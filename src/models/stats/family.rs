@@ -52,12 +52,17 @@ pub(super) struct Histograms {
     series: Series<Histogram>,
 }
 
-#[derive(Default)]
 struct Histogram {
     /// Not cumulative; the last one is above all bounds.
     buckets: [AtomicU64; BOUNDS + 1],
     /// Whole units: microseconds or examples.
     sum: AtomicU64,
+}
+
+impl Default for Histogram {
+    fn default() -> Self {
+        Self { buckets: std::array::from_fn(|_| AtomicU64::new(0)), sum: AtomicU64::new(0) }
+    }
 }
 
 impl Histograms {
