@@ -2,11 +2,15 @@
 //! Whatever the format, loading gives one graph per signature.
 #![forbid(unsafe_code)]
 
+pub mod built_in;
 mod definition;
+mod describe;
 mod error;
+mod identity;
 pub mod safetensors;
 pub mod saved_model;
 
+pub use describe::describe;
 pub use error::{FormatError, MissingOperator, MissingOperators};
 
 use crate::{

@@ -17,8 +17,10 @@ pub struct Gather {
     /// The axis of `x`; negative from the back.
     pub axis: i64,
     /// Number of batch dimensions, at most the axis; negative from the rank of the indices.
+    #[serde(default)]
     pub batch_dims: i64,
     /// Negative indices count from the back (ONNX).
+    #[serde(default)]
     pub negative: bool,
 }
 

@@ -128,6 +128,7 @@ macro_rules! ops {
     };
 }
 
+pub mod arg_reduce;
 pub mod binary;
 pub mod cast;
 pub mod conv;
@@ -155,7 +156,7 @@ ops! {
     conv::Conv,
     matmul::MatMul,
     pool::Pool,
-    reduce::Reduce,
+    reduce::Reduce, arg_reduce::ArgReduce,
     softmax::Softmax,
     shape::Identity, shape::Reshape, shape::Squeeze, shape::ExpandDims, shape::ShapeOf,
     state::ReadState, state::AssignState,

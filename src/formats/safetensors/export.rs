@@ -6,16 +6,15 @@ use super::{
         ConstantDocument, Document, FORMAT, InputDocument, NodeDocument, OutputDocument, SignatureDocument,
         Unique,
     },
-    layout::OneLinePerNode,
+    layout,
     operator::{self, Problem},
     weights,
 };
 use crate::{
-    formats::{FormatError, LoadedModel, LoadedSignature},
+    formats::{FormatError, LoadedModel, LoadedSignature, identity::Identity},
     graph::{Graph, Node, ValueId},
-    tensor::{DType, Shape, Tensor, TensorError},
+    tensor::{DType, Tensor, TensorError},
 };
-use serde::Serialize;
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
     fs,
@@ -55,24 +54,10 @@ pub fn save(model: &LoadedModel, folder: &Path) -> Result<(), FormatError> {
     let temporary = folder.join(format!(".{WEIGHTS_FILE}.new"));
     weights::write(&tensors.stored, &temporary).map_err(io)?;
     fs::rename(&temporary, folder.join(WEIGHTS_FILE)).map_err(io)?;
-    let mut text = Vec::new();
-    let mut serializer = serde_json::Serializer::with_formatter(&mut text, OneLinePerNode::default());
-    document.serialize(&mut serializer).map_err(|error| invalid(error.to_string()))?;
-    text.push(b'\n');
+    let text = layout::text(&document).map_err(|error| invalid(error.to_string()))?;
     let temporary = folder.join(format!(".{MODEL_FILE}.new"));
     fs::write(&temporary, text).map_err(io)?;
     fs::rename(&temporary, folder.join(MODEL_FILE)).map_err(io)
-}
-
-/// Which memory a constant is, to write what several graphs share once.
-type Identity = (usize, DType, Shape);
-
-fn identity(tensor: &Tensor) -> Identity {
-    let address = match tensor.as_strings() {
-        Ok(strings) => strings.as_ptr().addr(),
-        Err(_) => tensor.as_bytes().as_ptr().addr(),
-    };
-    (address, tensor.dtype(), tensor.shape().clone())
 }
 
 /// The constants of all signatures by name.
@@ -122,7 +107,7 @@ impl Tensors {
     }
 
     fn add(&mut self, tensor: &Tensor, wanted: &str) -> Result<String, TensorError> {
-        let identity = identity(tensor);
+        let identity = Identity::of(tensor);
         if let Some(name) = self.names.get(&identity) {
             return Ok(name.clone());
         }
@@ -222,7 +207,7 @@ fn value_names(graph: &Graph, tensors: &Tensors) -> Result<BTreeMap<ValueId, Str
     let mut names: BTreeMap<ValueId, String> = BTreeMap::new();
     for (value, tensor) in graph.constants() {
         // Constants that nothing reads have no name.
-        if let Some(name) = tensors.names.get(&identity(tensor)) {
+        if let Some(name) = tensors.names.get(&Identity::of(tensor)) {
             names.insert(*value, name.clone());
         }
     }

@@ -1,72 +1,79 @@
-//! How `model.json` is laid out: indented down to nodes, inputs, outputs and constants, each of
-//! which takes one line.
+//! How `model.json` is laid out: every node, input, output and constant takes one line.
 
-use serde_json::ser::Formatter;
+use super::document::{Document, SignatureDocument, Unique};
+use serde::Serialize;
+use serde_json::ser::{Formatter, Serializer};
 use std::io::{self, Write};
 
-/// Nesting of what is spread over lines.
-const SPREAD: usize = 4;
-
-#[derive(Default)]
-pub(super) struct OneLinePerNode {
-    depth: usize,
+/// The text of a document.
+pub(super) fn text(document: &Document) -> serde_json::Result<String> {
+    let mut members = vec![member("format", line(&document.format)?)];
+    if !document.variables.is_empty() {
+        members.push(member("variables", line(&document.variables)?));
+    }
+    if !document.constants.0.is_empty() {
+        members.push(member("constants", map(&document.constants, 1)?));
+    }
+    let signatures = document.signatures.0.iter();
+    let signatures = signatures
+        .map(|(name, document)| Ok(format!("{}: {}", line(name)?, signature(document)?)))
+        .collect::<serde_json::Result<Vec<_>>>()?;
+    members.push(member("signatures", block(["{", "}"], &signatures, 1)));
+    Ok(block(["{", "}"], &members, 0) + "\n")
 }
 
-impl OneLinePerNode {
-    fn open<W: Write + ?Sized>(&mut self, writer: &mut W, bracket: &[u8]) -> io::Result<()> {
-        self.depth += 1;
-        writer.write_all(bracket)
-    }
+fn signature(document: &SignatureDocument) -> serde_json::Result<String> {
+    let nodes = document.nodes.iter().map(line).collect::<serde_json::Result<Vec<_>>>()?;
+    let members = [
+        member("method", line(&document.method)?),
+        member("inputs", map(&document.inputs, 3)?),
+        member("outputs", map(&document.outputs, 3)?),
+        member("nodes", block(["[", "]"], &nodes, 3)),
+    ];
+    Ok(block(["{", "}"], &members, 2))
+}
 
-    fn close<W: Write + ?Sized>(&mut self, writer: &mut W, bracket: &[u8]) -> io::Result<()> {
-        self.depth -= 1;
-        if self.depth < SPREAD {
-            self.indent(writer)?;
-        }
-        writer.write_all(bracket)
-    }
+fn member(name: &str, value: String) -> String {
+    format!("\"{name}\": {value}")
+}
 
-    fn item<W: Write + ?Sized>(&self, writer: &mut W, first: bool) -> io::Result<()> {
-        match (self.depth <= SPREAD, first) {
-            (true, true) => self.indent(writer),
-            (true, false) => {
-                writer.write_all(b",")?;
-                self.indent(writer)
-            }
-            (false, true) => Ok(()),
-            (false, false) => writer.write_all(b", "),
-        }
-    }
+fn map<T: Serialize>(members: &Unique<T>, depth: usize) -> serde_json::Result<String> {
+    let items = members.0.iter().map(|(name, value)| Ok(format!("{}: {}", line(name)?, line(value)?)));
+    Ok(block(["{", "}"], &items.collect::<serde_json::Result<Vec<_>>>()?, depth))
+}
 
-    fn indent<W: Write + ?Sized>(&self, writer: &mut W) -> io::Result<()> {
-        writer.write_all(b"\n")?;
-        (0..self.depth).try_for_each(|_| writer.write_all(b"  "))
+/// Items on lines of their own, the brackets at `depth`.
+fn block([open, close]: [&str; 2], items: &[String], depth: usize) -> String {
+    if items.is_empty() {
+        return format!("{open}{close}");
+    }
+    let indent = "  ".repeat(depth);
+    let separator = format!(",\n{indent}  ");
+    format!("{open}\n{indent}  {}\n{indent}{close}", items.join(&separator))
+}
+
+fn line<T: Serialize + ?Sized>(value: &T) -> serde_json::Result<String> {
+    let mut text = Vec::new();
+    value.serialize(&mut Serializer::with_formatter(&mut text, Spaced))?;
+    String::from_utf8(text).map_err(serde::ser::Error::custom)
+}
+
+/// One line with a blank after commas and colons.
+struct Spaced;
+
+impl Spaced {
+    fn separate<W: Write + ?Sized>(writer: &mut W, first: bool) -> io::Result<()> {
+        if first { Ok(()) } else { writer.write_all(b", ") }
     }
 }
 
-impl Formatter for OneLinePerNode {
-    fn begin_array<W: Write + ?Sized>(&mut self, writer: &mut W) -> io::Result<()> {
-        self.open(writer, b"[")
-    }
-
-    fn end_array<W: Write + ?Sized>(&mut self, writer: &mut W) -> io::Result<()> {
-        self.close(writer, b"]")
-    }
-
+impl Formatter for Spaced {
     fn begin_array_value<W: Write + ?Sized>(&mut self, writer: &mut W, first: bool) -> io::Result<()> {
-        self.item(writer, first)
-    }
-
-    fn begin_object<W: Write + ?Sized>(&mut self, writer: &mut W) -> io::Result<()> {
-        self.open(writer, b"{")
-    }
-
-    fn end_object<W: Write + ?Sized>(&mut self, writer: &mut W) -> io::Result<()> {
-        self.close(writer, b"}")
+        Self::separate(writer, first)
     }
 
     fn begin_object_key<W: Write + ?Sized>(&mut self, writer: &mut W, first: bool) -> io::Result<()> {
-        self.item(writer, first)
+        Self::separate(writer, first)
     }
 
     fn begin_object_value<W: Write + ?Sized>(&mut self, writer: &mut W) -> io::Result<()> {
