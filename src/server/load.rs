@@ -2,7 +2,7 @@
 
 use crate::{
     cli::Options,
-    formats::{FormatError, LoadedModel, safetensors},
+    formats::{self, LoadOptions, built_in},
     graph::Cpu,
     kernels::{Threads, best},
     models::{Error, Loader, Registry, Servable},
@@ -12,41 +12,35 @@ use std::path::Path;
 /// Loads any format for the CPU.
 pub(super) struct FormatLoader {
     backend: Cpu,
+    options: LoadOptions,
 }
 
 impl FormatLoader {
     pub(super) fn new(options: &Options) -> Result<Self, Error> {
-        Ok(Self { backend: Cpu::new(best(), Threads::new(options.threads)) })
+        Ok(Self {
+            backend: Cpu::new(best(), Threads::new(options.threads)),
+            options: LoadOptions { tags: options.saved_model_tags.clone() },
+        })
     }
 }
 
 impl Loader for FormatLoader {
     fn load(&self, name: &str, version: i64, path: &Path) -> Result<Servable, Error> {
-        let model = read(path)?;
+        let model = formats::load(path, &self.options)?;
         Servable::assemble(name, version, model, &self.backend)
     }
 }
 
-/// Reads a version folder of any format.
-fn read(path: &Path) -> Result<LoadedModel, FormatError> {
-    safetensors::load(path)
-}
-
 /// Publishes the models that are built into the binary.
 pub(super) fn publish_built_in(registry: &Registry, loader: &FormatLoader) -> Result<(), Error> {
-    let _ = (registry, loader);
-    log::warn!("this build has no built-in models");
+    for model in &built_in::MODELS {
+        let servable = Servable::assemble(model.name, model.version, model.load()?, &loader.backend)?;
+        registry.publish(servable);
+    }
     Ok(())
 }
 
 /// Describes the model at a path, for `kinglet inspect`.
 pub fn inspect(path: &Path) -> Result<String, Error> {
-    let model = read(path)?;
-    let names: Vec<&str> = model.signatures.keys().map(String::as_str).collect();
-    Ok(format!(
-        "{}: {} bytes of weights, signatures {}\n",
-        model.platform,
-        model.weight_bytes,
-        names.join(", ")
-    ))
+    Ok(formats::describe(&formats::load(path, &LoadOptions::default())?))
 }
