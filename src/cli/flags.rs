@@ -226,7 +226,7 @@ pub static FLAGS: &[Flag] = &[
         Loading,
         NUMBER,
         "1",
-        "Look for new versions every so many seconds; 0 looks once, a negative number never.",
+        "Look for new versions every so many seconds; 0 or less looks once per configuration.",
     ),
     flag(
         "num_load_threads",

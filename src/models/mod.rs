@@ -21,9 +21,9 @@ mod run;
 mod servable;
 mod signature_text;
 mod source;
+mod stats;
 #[cfg(test)]
 pub(crate) mod testing;
-mod stats;
 pub mod textproto;
 pub mod warmup;
 
@@ -39,5 +39,5 @@ pub use predict::{check_inputs, predict};
 pub use registry::{Registry, State, VersionStatus};
 pub use request::{ModelRef, Patience, Request, Response, VersionChoice};
 pub use run::DEFAULT_SIGNATURE;
-pub use stats::{Entrypoint, Monitoring, Stats};
 pub use servable::{Program, Servable, Signature, TensorInfo};
+pub use stats::{Entrypoint, Monitoring, Stats};

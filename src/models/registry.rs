@@ -70,7 +70,7 @@ impl Registry {
     /// `INVALID_ARGUMENT` for an unknown label; `UNAVAILABLE` instead of both while the server starts.
     pub fn find(&self, wanted: &ModelRef) -> Result<Arc<Servable>, Error> {
         self.lookup(wanted).map_err(|error| {
-            if self.starting.load(Ordering::Acquire) {
+            if self.is_starting() {
                 Error::unavailable(format!("The models are still being loaded ({wanted}); try again shortly"))
             } else {
                 error
@@ -198,10 +198,15 @@ impl Registry {
         self.starting.store(starting, Ordering::Release);
     }
 
+    /// Whether some model has not been tried yet.
+    pub fn is_starting(&self) -> bool {
+        self.starting.load(Ordering::Acquire)
+    }
+
     /// Whether requests can be answered: start-up is over, and of the models to be served at least one
     /// (or none is wanted) has an available version.
     pub fn is_ready(&self) -> bool {
-        if self.starting.load(Ordering::Acquire) {
+        if self.is_starting() {
             return false;
         }
         let models = self.read();

@@ -51,11 +51,17 @@ fn decode(mut file: &[u8], path: &Path) -> Result<Vec<LogType>, Error> {
             )));
         }
         let log = PredictionLog::decode(Bytes::copy_from_slice(record)).map_err(|error| {
-            Error::invalid_argument(format!("Failed to parse warmup record: {} from {}", error, path.display()))
+            Error::invalid_argument(format!(
+                "Failed to parse warmup record: {} from {}",
+                error,
+                path.display()
+            ))
         })?;
         match log.log_type {
             Some(LogType::PredictStreamedLog(_)) | None => {
-                return Err(Error::unimplemented("Unsupported log_type for warmup: streamed, session run or none"));
+                return Err(Error::unimplemented(
+                    "Unsupported log_type for warmup: streamed, session run or none",
+                ));
             }
             Some(request) => requests.push(request),
         }
@@ -127,7 +133,12 @@ mod tests {
         let mut damaged = record(&log(predict()));
         let last = damaged.len() - 1;
         damaged[last] ^= 1;
-        assert!(read(&damaged).unwrap_err().message.ends_with("Please verify your warmup data is in TFRecord format."));
+        assert!(
+            read(&damaged)
+                .unwrap_err()
+                .message
+                .ends_with("Please verify your warmup data is in TFRecord format.")
+        );
         assert!(read(&record(b"\xff")).unwrap_err().message.starts_with("Failed to parse warmup record: "));
         let streamed = LogType::PredictStreamedLog(PredictStreamedLog::default());
         assert_eq!(read(&record(&log(streamed))).unwrap_err().code, crate::models::Code::Unimplemented);

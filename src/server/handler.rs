@@ -1,10 +1,10 @@
 //! One handler for every port: gRPC by its content type, health and metrics by their path, the rest is REST.
 
+use super::named;
 use crate::{
     api::{tfs_grpc::TfsGrpc, tfs_rest::TfsRest},
-    cli::Options,
-    models::{Error, Patience, Registry},
-    wire::{Body, Handler, Request, RequestHead, Response, grpc},
+    models::{Code, Entrypoint, Error, Monitoring, Patience, Registry, Stats},
+    wire::{Body, Event, Handler, Protocol, Request, RequestHead, Response, grpc},
 };
 use std::{
     sync::{
@@ -14,28 +14,24 @@ use std::{
     time::Duration,
 };
 
+/// Kinglet's own path of the page of metrics.
+const METRICS: &str = "/metrics";
+
 /// What answers requests.
 pub(super) struct Surfaces {
-    rest: TfsRest,
+    pub(super) rest: TfsRest,
     pub(super) grpc: TfsGrpc,
-    registry: Arc<Registry>,
-    rest_timeout: Duration,
-    max_grpc_message: usize,
-    draining: AtomicBool,
+    pub(super) registry: Arc<Registry>,
+    pub(super) stats: Arc<Stats>,
+    pub(super) monitoring: Monitoring,
+    /// Time limit of a REST call.
+    pub(super) rest_timeout: Duration,
+    /// Bytes of the largest gRPC message.
+    pub(super) max_grpc_message: usize,
+    pub(super) draining: AtomicBool,
 }
 
 impl Surfaces {
-    pub(super) fn new(rest: TfsRest, grpc: TfsGrpc, registry: Arc<Registry>, options: &Options) -> Self {
-        Self {
-            rest,
-            grpc,
-            registry,
-            rest_timeout: options.rest_timeout,
-            max_grpc_message: crate::wire::Limits::default().grpc_message,
-            draining: AtomicBool::new(false),
-        }
-    }
-
     /// Health checks fail from here on, so that nobody sends more.
     pub(super) fn drain(&self) {
         self.draining.store(true, Ordering::Release);
@@ -44,8 +40,12 @@ impl Surfaces {
 
     fn answer_grpc(&self, request: &Request) -> Response {
         let result = grpc::decode(request, self.max_grpc_message).and_then(|call| {
+            let named = named::of_grpc(&call.path, &call.message);
             let patience = Patience { deadline: call.deadline };
-            self.grpc.call(&call.path, call.message, &patience).map(Body::from).map_err(status)
+            let result = self.grpc.call(&call.path, call.message, &patience);
+            let code = result.as_ref().map_or_else(|error| error.code, |_| Code::Ok);
+            self.record(named, Entrypoint::Grpc, code, request);
+            result.map(Body::from).map_err(status)
         });
         grpc::encode(result, request)
     }
@@ -55,6 +55,8 @@ impl Surfaces {
         let body = std::mem::take(&mut request.body);
         let header = |name: &str| request.headers.get(name);
         let answer = self.rest.handle(&request.method, &request.target, &header, body, &patience);
+        let named = named::of_rest(path_of(&request.target));
+        self.record(named, Entrypoint::Rest, named::code_of(answer.status), &request);
         let mut response = Response::new(answer.status, answer.content_type, answer.body);
         for (name, value) in answer.headers {
             response.headers.push(name, value);
@@ -65,21 +67,57 @@ impl Surfaces {
         response
     }
 
-    fn answer_health(&self, path: &str) -> Option<Response> {
+    /// One request that named a model: in the metrics and, at debug level, in the log.
+    fn record(
+        &self,
+        named: Option<(&'static str, String)>,
+        entrypoint: Entrypoint,
+        code: Code,
+        request: &Request,
+    ) {
+        let took = request.received.elapsed();
+        log::debug!(
+            target: "access",
+            "{} {} {} {:.3} ms",
+            request.method,
+            request.target,
+            code.name(),
+            took.as_secs_f64() * 1e3
+        );
+        if let Some((api, model)) = named {
+            self.stats.request(&model, api, entrypoint, code, took);
+        }
+    }
+
+    /// The paths of operators.
+    fn answer_operator(&self, target: &str) -> Option<Response> {
+        let path = path_of(target);
         match path {
-            "/healthz" => Some(Response::new(200, "text/plain", "ok\n")),
+            "/healthz" => Some(plain(200, "ok\n")),
             "/readyz" => Some(self.readiness()),
+            _ if self.monitoring.enabled && (path == METRICS || path == self.monitoring.path) => {
+                Some(self.metrics(target, path))
+            }
             _ => None,
         }
     }
 
+    fn metrics(&self, target: &str, path: &str) -> Response {
+        if target != path && path != METRICS {
+            return plain(400, format!("Unexpected path: {target}. Should be {path}"));
+        }
+        plain(200, self.stats.render(&self.registry))
+    }
+
     fn readiness(&self) -> Response {
         if self.draining.load(Ordering::Acquire) {
-            Response::new(503, "text/plain", "stopping\n")
+            plain(503, "stopping\n")
         } else if self.registry.is_ready() {
-            Response::new(200, "text/plain", "ready\n")
+            plain(200, "ready\n")
+        } else if self.registry.is_starting() {
+            plain(503, "the models are still being loaded\n")
         } else {
-            Response::new(503, "text/plain", "the models are still being loaded\n")
+            plain(503, "no model is available; /v1/models says why\n")
         }
     }
 }
@@ -89,7 +127,7 @@ impl Handler for Surfaces {
         if grpc::is_grpc(&request) {
             return self.answer_grpc(&request);
         }
-        match self.answer_health(path_of(&request.target)) {
+        match self.answer_operator(&request.target) {
             Some(response) => response,
             None => self.answer_rest(request),
         }
@@ -98,6 +136,29 @@ impl Handler for Surfaces {
     fn run_inline(&self, head: &RequestHead) -> bool {
         matches!(path_of(&head.target), "/healthz" | "/readyz")
     }
+
+    fn record(&self, event: Event) {
+        match event {
+            Event::ConnectionOpened => {
+                self.stats.connections(1);
+                self.stats.wire_event("connection_opened");
+            }
+            Event::ConnectionClosed => self.stats.connections(-1),
+            Event::ConnectionRefused => self.stats.wire_event("connection_refused"),
+            Event::RequestRefused(_) => self.stats.wire_event("request_refused"),
+            Event::ProtocolError(Protocol::Http2) => self.stats.wire_event("http2_protocol_error"),
+            Event::ProtocolError(_) => self.stats.wire_event("http1_protocol_error"),
+            Event::Cancelled => self.stats.wire_event("request_cancelled"),
+            Event::Panicked => self.stats.wire_event("handler_panicked"),
+            Event::Received(bytes) => self.stats.bytes(bytes, 0),
+            Event::Sent(bytes) => self.stats.bytes(0, bytes),
+            _ => {}
+        }
+    }
+}
+
+fn plain(status: u16, text: impl Into<Body>) -> Response {
+    Response::new(status, "text/plain", text)
 }
 
 fn path_of(target: &str) -> &str {

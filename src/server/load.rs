@@ -1,33 +1,84 @@
-//! From a folder to a servable that is ready to answer.
+//! From a folder to a servable that is ready to answer: read, compile, batch, warm up.
 
+use super::{observed::observed, warm_up};
 use crate::{
     cli::Options,
     formats::{self, LoadOptions, built_in},
     graph::Cpu,
     kernels::{Threads, best},
-    models::{Error, Loader, Registry, Servable},
+    models::{BatchParameters, Error, Loader, Registry, Scheduler, Servable, Stats, batched},
 };
-use std::path::Path;
+use std::{path::Path, sync::Arc};
+
+/// Batching parameters of one version, in its folder.
+const PER_MODEL_FILE: &str = "batching_params.pbtxt";
 
 /// Loads any format for the CPU.
 pub(super) struct FormatLoader {
     backend: Cpu,
     options: LoadOptions,
+    batching: Option<Batching>,
+    /// How often each warm-up request runs; `None` when there is no warm-up.
+    warmup_iterations: Option<usize>,
+    stats: Arc<Stats>,
+}
+
+struct Batching {
+    common: Arc<BatchParameters>,
+    per_model: bool,
+    scheduler: Arc<Scheduler>,
 }
 
 impl FormatLoader {
-    pub(super) fn new(options: &Options) -> Result<Self, Error> {
+    /// Fails on batching parameters that cannot be read.
+    pub(super) fn new(options: &Options, stats: Arc<Stats>) -> Result<Self, Error> {
         Ok(Self {
             backend: Cpu::new(best(), Threads::new(options.threads)),
             options: LoadOptions { tags: options.saved_model_tags.clone() },
+            batching: options.enable_batching.then(|| Batching::new(options)).transpose()?,
+            warmup_iterations: options.enable_warmup.then_some(options.warmup_iterations),
+            stats,
         })
+    }
+
+    fn finish(&self, servable: Servable, version_folder: Option<&Path>) -> Result<Servable, Error> {
+        let mut servable = observed(servable, &self.stats);
+        if let Some(batching) = &self.batching {
+            let parameters = batching.parameters(version_folder)?;
+            servable = batched(servable, &parameters, &batching.scheduler);
+        }
+        match (self.warmup_iterations, version_folder) {
+            (Some(iterations), Some(folder)) => warm_up::run(servable, folder, iterations, &self.stats),
+            _ => Ok(servable),
+        }
     }
 }
 
 impl Loader for FormatLoader {
     fn load(&self, name: &str, version: i64, path: &Path) -> Result<Servable, Error> {
         let model = formats::load(path, &self.options)?;
-        Servable::assemble(name, version, model, &self.backend)
+        let servable = Servable::assemble(name, version, model, &self.backend)?;
+        self.finish(servable, Some(path))
+    }
+}
+
+impl Batching {
+    fn new(options: &Options) -> Result<Self, Error> {
+        let common = match &options.batching_parameters_file {
+            Some(path) => BatchParameters::from_file(path)?,
+            None => BatchParameters::default(),
+        };
+        let scheduler = Arc::new(Scheduler::new(common.num_batch_threads));
+        Ok(Self { common: Arc::new(common), per_model: options.per_model_batching, scheduler })
+    }
+
+    /// A version's own parameters where they are allowed and there; the slots are always shared.
+    fn parameters(&self, version_folder: Option<&Path>) -> Result<Arc<BatchParameters>, Error> {
+        let own = version_folder.map(|folder| folder.join(PER_MODEL_FILE));
+        match own.filter(|path| self.per_model && path.is_file()) {
+            Some(path) => Ok(Arc::new(BatchParameters::from_file(&path)?)),
+            None => Ok(self.common.clone()),
+        }
     }
 }
 
@@ -35,7 +86,7 @@ impl Loader for FormatLoader {
 pub(super) fn publish_built_in(registry: &Registry, loader: &FormatLoader) -> Result<(), Error> {
     for model in &built_in::MODELS {
         let servable = Servable::assemble(model.name, model.version, model.load()?, &loader.backend)?;
-        registry.publish(servable);
+        registry.publish(loader.finish(servable, None)?);
     }
     Ok(())
 }

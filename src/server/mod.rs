@@ -6,8 +6,11 @@
 
 mod handler;
 mod load;
+mod named;
+mod observed;
 mod places;
 mod signals;
+mod warm_up;
 mod welcome;
 
 pub use load::inspect;
@@ -19,14 +22,16 @@ use crate::{
         tfs_rest::{self, TfsRest},
     },
     cli::{ModelSource, Options},
-    models::{ConfigSource, Error, Manager, ManagerSettings, ModelsConfig, Patience, Registry},
+    models::{
+        ConfigSource, Error, Manager, ManagerSettings, ModelsConfig, Monitoring, Patience, Registry, Stats,
+    },
     proto::tensorflow::serving::ModelServerConfig,
     wire::{Limits, Server, ServerConfig, WireError},
 };
 use handler::Surfaces;
 use load::FormatLoader;
 use std::{
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, PoisonError, atomic::AtomicBool},
     thread,
     time::Duration,
 };
@@ -53,11 +58,17 @@ pub fn run(options: &Options) -> Result<(), ServeError> {
     for (flag, reason) in &options.ignored {
         log::warn!("--{flag} is accepted without effect: {reason}");
     }
+    refuse_what_is_missing(options)?;
+    let monitoring = match &options.monitoring_config_file {
+        Some(path) => Monitoring::from_file(path).map_err(ServeError::Configuration)?,
+        None => Monitoring::default(),
+    };
+    let stats = Arc::new(Stats::default());
     let registry = Arc::new(Registry::new());
-    let loader = Arc::new(FormatLoader::new(options).map_err(ServeError::Configuration)?);
+    let loader = Arc::new(FormatLoader::new(options, stats.clone()).map_err(ServeError::Configuration)?);
     let manager = start_models(options, &registry, &loader)?.map(Arc::new);
 
-    let surfaces = Arc::new(surfaces(options, &registry, manager.clone()));
+    let surfaces = Arc::new(surfaces(options, &registry, manager.clone(), stats, monitoring));
     let (binds, described) = places::of(options);
     let limits = Limits { require_host: !options.strict, ..Limits::default() };
     let config = ServerConfig { binds, workers: options.workers, limits };
@@ -110,7 +121,11 @@ impl Starter {
             manager.wait_until_tried();
         }
         self.surfaces.grpc.set_serving(true);
-        welcome::print(&self.options, &self.registry);
+        if self.registry.is_ready() {
+            welcome::print(&self.options, &self.registry);
+        } else {
+            log::warn!("no model answers yet; GET /v1/models/NAME says why");
+        }
         if let (Some(manager), ModelSource::Single { .. }) = (&self.manager, &self.options.source)
             && let Err(error) = manager.wait_until_available(None)
         {
@@ -154,14 +169,39 @@ fn start_models(
         .map_err(ServeError::Configuration)
 }
 
-fn surfaces(options: &Options, registry: &Arc<Registry>, manager: Option<Arc<Manager>>) -> Surfaces {
+fn surfaces(
+    options: &Options,
+    registry: &Arc<Registry>,
+    manager: Option<Arc<Manager>>,
+    stats: Arc<Stats>,
+    monitoring: Monitoring,
+) -> Surfaces {
     let rest = tfs_rest::Config { strict: options.strict, cors: options.cors };
     let form = if options.answer_tensor_content { Form::Content } else { Form::Lists };
     let grpc = tfs_grpc::Options { form, ..tfs_grpc::Options::default() };
     let admin = manager.map(|manager| Arc::new(Admin(manager)) as Arc<dyn ModelAdmin>);
     let grpc = TfsGrpc::new(registry.clone(), admin, grpc);
     grpc.set_serving(false);
-    Surfaces::new(TfsRest::new(registry.clone(), rest), grpc, registry.clone(), options)
+    Surfaces {
+        rest: TfsRest::new(registry.clone(), rest),
+        grpc,
+        registry: registry.clone(),
+        stats,
+        monitoring,
+        rest_timeout: options.rest_timeout,
+        max_grpc_message: Limits::default().grpc_message,
+        draining: AtomicBool::new(false),
+    }
+}
+
+/// Serving without a protection that was asked for would be worse than not serving.
+fn refuse_what_is_missing(options: &Options) -> Result<(), ServeError> {
+    if options.ssl_config_file.is_some() {
+        return Err(ServeError::Configuration(Error::unimplemented(
+            "--ssl_config_file: this build has no TLS; put a proxy that terminates TLS in front, or leave it out",
+        )));
+    }
+    Ok(())
 }
 
 /// The reload call of gRPC.

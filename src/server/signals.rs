@@ -7,7 +7,15 @@ use signal_hook::{
     consts::{SIGHUP, SIGINT, SIGTERM},
     iterator::Signals,
 };
-use std::{io, sync::Arc, thread, time::Duration};
+use std::{
+    io,
+    sync::Arc,
+    thread,
+    time::{Duration, Instant},
+};
+
+/// A terminal or supervisor may signal a group and the process itself: that is one request to stop.
+const SAME_SIGNAL: Duration = Duration::from_millis(500);
 
 pub(super) fn listen(
     server: ServerHandle,
@@ -17,16 +25,17 @@ pub(super) fn listen(
 ) -> io::Result<()> {
     let mut signals = Signals::new([SIGTERM, SIGINT, SIGHUP])?;
     thread::Builder::new().name("signals".into()).spawn(move || {
-        let mut draining = false;
+        let mut draining: Option<Instant> = None;
         for signal in signals.forever() {
             match signal {
                 SIGHUP => reload(manager.as_deref()),
-                _ if draining => {
+                _ if draining.is_some_and(|since| since.elapsed() < SAME_SIGNAL) => {}
+                _ if draining.is_some() => {
                     log::warn!("a second signal: stopping at once");
                     std::process::exit(0);
                 }
                 _ => {
-                    draining = true;
+                    draining = Some(Instant::now());
                     log::info!("stopping; requests in flight have {drain_timeout:?}");
                     surfaces.drain();
                     server.stop(drain_timeout);

@@ -40,7 +40,8 @@ impl Counters {
         header(page, self.name, "counter");
         for (values, count) in &*self.series.read().unwrap_or_else(PoisonError::into_inner) {
             // Writing to a String cannot fail.
-            let _ = writeln!(page, "{}{{{}}} {}", self.name, labels(self.labels, values), count.load(Relaxed));
+            let _ =
+                writeln!(page, "{}{{{}}} {}", self.name, labels(self.labels, values), count.load(Relaxed));
         }
     }
 }
@@ -143,7 +144,8 @@ fn six_digits(value: f64) -> String {
         }
         return fixed;
     }
-    let digits = if digits.contains('.') { digits.trim_end_matches('0').trim_end_matches('.') } else { digits };
+    let digits =
+        if digits.contains('.') { digits.trim_end_matches('0').trim_end_matches('.') } else { digits };
     format!("{digits}e+{exponent:02}")
 }
 

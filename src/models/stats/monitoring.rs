@@ -25,8 +25,9 @@ impl Monitoring {
     /// Reads a file. Without a `prometheus_config` in it the page is off, as in TensorFlow Serving.
     pub fn from_file(path: &Path) -> Result<Self, Error> {
         let shown = path.display();
-        let text = std::fs::read(path)
-            .map_err(|error| Error::not_found(format!("Cannot read the monitoring config {shown}: {error}")))?;
+        let text = std::fs::read(path).map_err(|error| {
+            Error::not_found(format!("Cannot read the monitoring config {shown}: {error}"))
+        })?;
         Self::parse(&text)
             .map_err(|error| Error::invalid_argument(format!("Invalid protobuf file: '{shown}': {error}")))
     }
