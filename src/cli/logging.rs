@@ -41,6 +41,7 @@ impl Log for Logger {
 fn format_line(record: &Record<'_>, journal: bool, unix_seconds: u64) -> String {
     let mut line = String::with_capacity(120);
     let target = record.target().strip_prefix("kinglet::").unwrap_or(record.target());
+    let target = target.split("::").next().unwrap_or(target);
     let level = record.level();
     // Writing to a String cannot fail.
     let _ = if journal {
@@ -111,7 +112,7 @@ mod tests {
         let line = |journal| {
             let record = Record::builder()
                 .level(Level::Warn)
-                .target("kinglet::models")
+                .target("kinglet::models::manager")
                 .args(format_args!("a\nb"))
                 .build();
             format_line(&record, journal, 0)

@@ -147,6 +147,8 @@ impl Manager {
         while !plan.stopping && plan.models.values().any(|model| model.progress() == Progress::Pending) {
             plan = self.shared.changed.wait(plan).unwrap_or_else(PoisonError::into_inner);
         }
+        // The manager's own thread may be a moment later.
+        self.shared.registry.set_starting(false);
     }
 }
 
