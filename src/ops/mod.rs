@@ -129,17 +129,15 @@ macro_rules! ops {
 
 pub mod binary;
 pub mod cast;
+pub mod conv;
 pub mod example;
 pub mod gather;
 pub mod generate;
 pub mod join;
 pub mod layout;
+pub mod matmul;
 pub mod pad;
 pub mod scatter;
-pub mod conv;
-pub mod join;
-pub mod layout;
-pub mod matmul;
 pub mod shape;
 pub mod slice;
 pub mod state;

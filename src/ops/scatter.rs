@@ -6,20 +6,19 @@ use super::{
     expect_inputs,
     gather::expect_indices,
     mapping::axis_of,
-    number::Number,
+    number::with_element,
     places::Places,
-    with_element,
 };
+use crate::kernels::Number;
+use serde::{Deserialize, Serialize};
 
 /// How an update joins what stands at its place.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Reduction {
     /// It replaces it; of several for one place the last.
     Set,
     /// Sum.
     Add,
-    /// Difference.
-    Sub,
     /// Product.
     Mul,
     /// The smaller.
@@ -30,7 +29,7 @@ pub enum Reduction {
 
 /// Input 0 with the runs at the coordinates in the last axis of input 1 updated from input 2, of
 /// shape `indices[..-1] + data[depth..]`. TensorFlow's `ScatterNd` is this on zeros with `Add`.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct ScatterNd {
     /// How updates are applied.
     pub reduction: Reduction,
@@ -53,7 +52,7 @@ impl Operator for ScatterNd {
 
 /// Input 0 with, for each index of input 1, the element at its position, the coordinate along
 /// `axis` replaced by the index, updated from input 2, of the indices' shape.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct ScatterElements {
     /// The axis; negative from the back.
     pub axis: i64,
@@ -107,7 +106,6 @@ fn combination<T: Number>(reduction: Reduction) -> fn(T, T) -> T {
     match reduction {
         Reduction::Set => |_, new| new,
         Reduction::Add => T::plus,
-        Reduction::Sub => T::minus,
         Reduction::Mul => T::times,
         Reduction::Min => |old, new| if new < old { new } else { old },
         Reduction::Max => |old, new| if new > old { new } else { old },
