@@ -138,8 +138,15 @@ pub mod layout;
 pub mod matmul;
 pub mod pad;
 pub mod scatter;
+pub mod conv;
+pub mod join;
+pub mod layout;
+pub mod matmul;
+pub mod pool;
+pub mod reduce;
 pub mod shape;
 pub mod slice;
+pub mod softmax;
 pub mod state;
 pub mod unary;
 pub mod window;
@@ -150,6 +157,9 @@ ops! {
     cast::Cast,
     conv::Conv,
     matmul::MatMul,
+    pool::Pool,
+    reduce::Reduce,
+    softmax::Softmax,
     shape::Identity, shape::Reshape, shape::Squeeze, shape::ExpandDims, shape::ShapeOf,
     state::ReadState, state::AssignState,
     layout::Transpose, layout::Reverse, layout::DepthToSpace, layout::SpaceToDepth, layout::SpaceToBatch,
