@@ -29,6 +29,8 @@ pub trait Number: Copy + PartialOrd + Send + Sync + Default + std::fmt::Debug + 
     fn narrow(sum: Self::Sum) -> Self;
     /// `self + other`, wrapping.
     fn plus(self, other: Self) -> Self;
+    /// `self - other`; integers wrap.
+    fn less(self, other: Self) -> Self;
     /// `self * other`, wrapping.
     fn times(self, other: Self) -> Self;
     /// The magnitude, wrapping.
@@ -74,6 +76,10 @@ macro_rules! integer {
             #[inline(always)]
             fn plus(self, other: $type) -> $type {
                 self.wrapping_add(other)
+            }
+            #[inline(always)]
+            fn less(self, other: $type) -> $type {
+                self.wrapping_sub(other)
             }
             #[inline(always)]
             fn times(self, other: $type) -> $type {
@@ -136,6 +142,10 @@ macro_rules! float {
             #[inline(always)]
             fn plus(self, other: $type) -> $type {
                 self + other
+            }
+            #[inline(always)]
+            fn less(self, other: $type) -> $type {
+                self - other
             }
             #[inline(always)]
             fn times(self, other: $type) -> $type {

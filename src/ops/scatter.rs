@@ -6,10 +6,10 @@ use super::{
     expect_inputs,
     gather::expect_indices,
     mapping::axis_of,
-    number::Number,
+    number::with_element,
     places::Places,
-    with_element,
 };
+use crate::kernels::Number;
 use serde::{Deserialize, Serialize};
 
 /// How an update joins what stands at its place.
@@ -19,7 +19,7 @@ pub enum Reduction {
     Set,
     /// Sum.
     Add,
-    /// Difference.
+    /// Difference: what stands there less the update.
     Sub,
     /// Product.
     Mul,
@@ -108,7 +108,7 @@ fn combination<T: Number>(reduction: Reduction) -> fn(T, T) -> T {
     match reduction {
         Reduction::Set => |_, new| new,
         Reduction::Add => T::plus,
-        Reduction::Sub => T::minus,
+        Reduction::Sub => T::less,
         Reduction::Mul => T::times,
         Reduction::Min => |old, new| if new < old { new } else { old },
         Reduction::Max => |old, new| if new > old { new } else { old },
