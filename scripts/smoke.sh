@@ -54,9 +54,9 @@ ready_path=/v1/models/half_plus_three
 start_server
 first_calls "built in"
 
-shared=$(cd "${KINGLET_SHARED:-../shared}" 2>/dev/null && pwd || true)
-folder=$shared/models/tfs/saved_model_half_plus_three
-if [ -n "$shared" ] && [ -d "$folder" ]; then
+folder=${KINGLET_SHARED:-../shared}/models/tfs/saved_model_half_plus_three
+if [ -d "$folder" ]; then
+    folder=$(cd "$folder" && pwd)
     stop_servers
     start_server --model_name=half_plus_three --model_base_path="$folder"
     first_calls "TensorFlow Serving's folder"

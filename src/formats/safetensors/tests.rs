@@ -217,3 +217,21 @@ fn dtypes_without_a_place_in_the_file_are_refused() {
     assert!(!weights::can_hold(DType::String));
     assert!(!weights::can_hold(DType::Complex128));
 }
+
+/// The example of docs/FORMAT.md is a model: equal logits make equal probabilities.
+#[test]
+fn the_documented_example_runs() {
+    let guide = fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/FORMAT.md")).unwrap();
+    let text = guide.split("```json\n").nth(1).and_then(|rest| rest.split("```").next()).unwrap();
+    let tensors = [("w1", &[4, 5][..]), ("b1", &[5]), ("w2", &[5, 3]), ("b2", &[3])];
+    let tensors = tensors.map(|(name, dims)| (name.to_owned(), Tensor::zeros(DType::F32, dims).unwrap()));
+    let folder = tempfile::tempdir().unwrap();
+    fs::write(folder.path().join(MODEL_FILE), text).unwrap();
+    weights::write(&BTreeMap::from(tensors), &folder.path().join(WEIGHTS_FILE)).unwrap();
+    let model = load(folder.path()).unwrap();
+    let x = Tensor::from_slice([1, 4], &[1.0f32, 2.0, 3.0, 4.0]).unwrap();
+    let probabilities = run(&model.signatures["serving_default"], &[x]);
+    for p in probabilities[0].as_slice::<f32>().unwrap() {
+        assert!((p - 1.0 / 3.0).abs() < 1e-6);
+    }
+}
