@@ -6,6 +6,7 @@
 #![forbid(unsafe_code)]
 
 pub mod json;
+pub mod tfs_rest;
 pub mod protobuf;
 pub mod tensor_proto;
 pub mod tfs_grpc;

@@ -20,4 +20,4 @@ pub mod write;
 pub use dump::dump;
 pub use number::{Conversion, FromNumber, Number};
 pub use scan::{Document, SyntaxError};
-pub use value::{Kind, Value};
+pub use value::{Items, Kind, Value};

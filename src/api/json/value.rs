@@ -4,7 +4,7 @@
 //! is all that stepping over it needs.
 
 use super::{
-    number::{self, Conversion, Number},
+    number::{self, Conversion, FromNumber, Number},
     scan::{Document, skip_space},
     text,
 };
@@ -88,6 +88,14 @@ impl<'d> Value<'d> {
     /// The number; zero for a value that is none.
     pub fn number(&self, conversion: Conversion) -> Number {
         number::read(self.document.bytes, self.at, conversion).0
+    }
+
+    /// The number as an element of type `T`; `None` where it is none.
+    pub fn read_number<T: FromNumber>(&self, conversion: Conversion) -> Option<T> {
+        if self.kind() != Kind::Number {
+            return None;
+        }
+        T::from_number(self.document.bytes, self.at, conversion).map(|(value, _)| value)
     }
 
     /// The offsets of a string's content, and whether it has escapes; `None` for others.

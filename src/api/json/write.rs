@@ -94,11 +94,24 @@ impl Writer {
     pub fn base64(&mut self, value: &[u8]) {
         self.begin_object();
         self.key(b"b64");
+        self.base64_string(value);
+        self.end_object();
+    }
+
+    /// `".."` in base64.
+    pub fn base64_string(&mut self, value: &[u8]) {
         self.begin_value();
         self.out.push(b'"');
         base64::encode(value, &mut self.out);
         self.out.push(b'"');
-        self.end_object();
+    }
+
+    /// What `write` writes, less a `.0` at its end.
+    pub fn trimmed(&mut self, write: impl FnOnce(&mut Self)) {
+        write(self);
+        if self.out.ends_with(b".0") {
+            self.out.truncate(self.out.len() - 2);
+        }
     }
 
     /// A token that is JSON already.
