@@ -4,6 +4,11 @@
 //! then run. [`Kernels`] is the way in; [`best`] picks it once per process. This floor is one of the two places
 //! with `unsafe` code; all of it stands behind checked methods.
 
+#![allow(
+    clippy::needless_range_loop,
+    reason = "register tiles are indexed by row and vector, as they are thought of"
+)]
+
 mod axis;
 mod binary;
 mod broadcast;
@@ -18,6 +23,7 @@ mod map;
 mod math;
 mod norm;
 mod pack;
+mod peak;
 mod pool;
 mod product;
 mod reduce;

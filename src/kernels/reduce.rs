@@ -10,9 +10,10 @@ use super::isa::Isa;
 use super::math;
 use super::table::Kernels;
 use super::threads::Threads;
+use serde::{Deserialize, Serialize};
 
 /// What becomes of the elements. Over nothing, sums are 0, products 1, Max the least value and Min the greatest.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[allow(missing_docs, reason = "the names say what the variants compute")]
 pub enum Reduce {
     Sum,

@@ -10,6 +10,8 @@ mod fact;
 mod function;
 mod fused;
 mod mapping;
+mod number;
+mod places;
 mod step;
 
 pub use fact::{Fact, Inferred};
@@ -127,12 +129,22 @@ macro_rules! ops {
 
 pub mod binary;
 pub mod cast;
+pub mod example;
+pub mod gather;
+pub mod generate;
+pub mod join;
+pub mod layout;
+pub mod pad;
+pub mod scatter;
 pub mod conv;
 pub mod join;
 pub mod layout;
 pub mod matmul;
+pub mod pool;
+pub mod reduce;
 pub mod shape;
 pub mod slice;
+pub mod softmax;
 pub mod state;
 pub mod unary;
 pub mod window;
@@ -143,12 +155,21 @@ ops! {
     cast::Cast,
     conv::Conv,
     matmul::MatMul,
+    pool::Pool,
+    reduce::Reduce,
+    softmax::Softmax,
     shape::Identity, shape::Reshape, shape::Squeeze, shape::ExpandDims, shape::ShapeOf,
     state::ReadState, state::AssignState,
     layout::Transpose, layout::Reverse, layout::DepthToSpace, layout::SpaceToDepth, layout::SpaceToBatch,
     layout::BatchToSpace,
     join::Concat, join::Split, join::Tile, join::BroadcastTo,
     slice::StridedSlice, slice::Slice, slice::SliceSize,
+    gather::Gather, gather::GatherNd, gather::GatherElements, gather::OneHot,
+    scatter::ScatterNd, scatter::ScatterElements,
+    pad::Pad,
+    generate::Range, generate::NonZero, generate::EyeLike, generate::Trilu, generate::MatrixBandPart,
+    generate::Size, generate::Rank,
+    example::ParseExample,
 }
 
 /// Checks the number of inputs.
