@@ -8,10 +8,11 @@ use super::{
     places::{Places, out_of_range, wrapped},
 };
 use crate::tensor::{DType, Shape};
+use serde::{Deserialize, Serialize};
 
 /// Slices of input 0 along an axis, one for each index of input 1 (`int32` or `int64`). The first
 /// `batch_dims` dimensions of both agree. Result: `x[..axis] + indices[batch_dims..] + x[axis + 1..]`.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Gather {
     /// The axis of `x`; negative from the back.
     pub axis: i64,
@@ -101,7 +102,7 @@ impl Move for Pick {
 
 /// Slices of input 0 at the coordinates in the last axis of input 1. Result:
 /// `indices[..-1] + x[batch_dims + depth..]`, where `depth` is that axis's length.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct GatherNd {
     /// Number of leading dimensions that both inputs share.
     pub batch_dims: usize,
@@ -127,7 +128,7 @@ impl Operator for GatherNd {
 
 /// For each index of input 1 the element of input 0 at its position, with the coordinate along
 /// `axis` replaced by the index. Negative indices count from the back.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct GatherElements {
     /// The axis; negative from the back.
     pub axis: i64,
@@ -161,7 +162,7 @@ impl Move for Places {
 
 /// For each index of input 0 a vector of `depth` (input 1) elements: input 2 at the index, input 3
 /// elsewhere. An index out of range gives a vector of input 3.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct OneHot {
     /// Where the new dimension stands in the result; -1 is last.
     pub axis: i64,

@@ -9,9 +9,10 @@ use super::{
     with_element,
 };
 use crate::tensor::{DType, Tensor};
+use serde::{Deserialize, Serialize};
 
 /// `start, start + delta, ..` before `limit`, for three scalar inputs of one numeric type.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Range;
 
 impl Operator for Range {
@@ -85,7 +86,7 @@ fn first_f64(value: &Tensor) -> Result<f64, OpError> {
 }
 
 /// The coordinates of the elements that are not zero, in row-major order, as `int64`.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct NonZero {
     /// One column per element, `[rank, found]` (ONNX); else one row, `[found, rank]` (TensorFlow
     /// `Where`).
@@ -134,7 +135,7 @@ fn coordinates(positions: &[usize], dims: &[usize], columns: bool) -> Result<Ten
 }
 
 /// Ones on a diagonal, zeros elsewhere, in the shape of a matrix.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct EyeLike {
     /// Element type; that of the input when not given.
     pub dtype: Option<DType>,
@@ -175,7 +176,7 @@ fn matrix(fact: &Fact) -> Result<(usize, usize), OpError> {
 
 /// Zeros outside one triangle of each matrix (ONNX). Input 1, when given, is the diagonal where the
 /// triangle ends; the main one else.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Trilu {
     /// The triangle above the diagonal stays, else the one below.
     pub upper: bool,
@@ -201,7 +202,7 @@ impl Operator for Trilu {
 
 /// Zeros outside a band of each matrix (TensorFlow): inputs 1 and 2 tell how many diagonals below
 /// and above the main one stay, all of them when negative.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct MatrixBandPart;
 
 impl Operator for MatrixBandPart {
@@ -266,14 +267,14 @@ impl Move for Band {
 }
 
 /// Number of elements, as a scalar. Always known while planning.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Size {
     /// `I32` or `I64`.
     pub dtype: DType,
 }
 
 /// Number of dimensions, as a scalar. Always known while planning.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Rank {
     /// `I32` or `I64`.
     pub dtype: DType,

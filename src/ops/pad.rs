@@ -7,9 +7,10 @@ use super::{
     mapping::{Axis, Mapping, planned_integers, row_major},
 };
 use crate::tensor::Shape;
+use serde::{Deserialize, Serialize};
 
 /// What the padding holds.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum PadMode {
     /// One value.
     Constant,
@@ -24,7 +25,7 @@ pub enum PadMode {
 /// Input 0 with `pads[i][0]` elements before and `pads[i][1]` after along axis `i`; input 1 holds
 /// the pads as integers `[rank, 2]`. Negative pads of `Constant` cut off elements. Input 2, when
 /// given, is the scalar that `Constant` pads with; zero else.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Pad {
     /// What the padding holds.
     pub mode: PadMode,

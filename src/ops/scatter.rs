@@ -10,9 +10,10 @@ use super::{
     places::Places,
     with_element,
 };
+use serde::{Deserialize, Serialize};
 
 /// How an update joins what stands at its place.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Reduction {
     /// It replaces it; of several for one place the last.
     Set,
@@ -30,7 +31,7 @@ pub enum Reduction {
 
 /// Input 0 with the runs at the coordinates in the last axis of input 1 updated from input 2, of
 /// shape `indices[..-1] + data[depth..]`. TensorFlow's `ScatterNd` is this on zeros with `Add`.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct ScatterNd {
     /// How updates are applied.
     pub reduction: Reduction,
@@ -53,7 +54,7 @@ impl Operator for ScatterNd {
 
 /// Input 0 with, for each index of input 1, the element at its position, the coordinate along
 /// `axis` replaced by the index, updated from input 2, of the indices' shape.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct ScatterElements {
     /// The axis; negative from the back.
     pub axis: i64,

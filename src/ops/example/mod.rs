@@ -11,12 +11,14 @@ mod scanner;
 use super::{Fact, Inferred, Lower, OpError, Operator, Step, Tensors, expect_inputs};
 use crate::tensor::{AlignedVec, Bytes, DType, Shape, Tensor, TensorError};
 use list::{List, Values};
+use serde::{Deserialize, Serialize};
 use std::collections::HashMap;
 
 /// A feature with the same number of values in every example.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct DenseFeature {
     /// Name in the example.
+    #[serde(with = "super::text_bytes")]
     pub key: Bytes,
     /// `F32`, `I64` or `String`.
     pub dtype: DType,
@@ -26,18 +28,20 @@ pub struct DenseFeature {
 }
 
 /// A feature with any number of values per example.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct SparseFeature {
     /// Name in the example.
+    #[serde(with = "super::text_bytes")]
     pub key: Bytes,
     /// `F32`, `I64` or `String`.
     pub dtype: DType,
 }
 
 /// A feature with any number of values per example, as values and row splits.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct RaggedFeature {
     /// Name in the example.
+    #[serde(with = "super::text_bytes")]
     pub key: Bytes,
     /// `F32`, `I64` or `String`.
     pub dtype: DType,
@@ -49,7 +53,7 @@ pub struct RaggedFeature {
 /// default per dense feature (empty: the feature is required). Outputs: the sparse features'
 /// indices, then their values, then their shapes; the dense features; the ragged features' values,
 /// then their row splits.
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct ParseExample {
     /// Sparse features.
     pub sparse: Vec<SparseFeature>,
