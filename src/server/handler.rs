@@ -3,8 +3,8 @@
 use crate::{
     api::{tfs_grpc::TfsGrpc, tfs_rest::TfsRest},
     cli::Options,
-    models::{Error, Patience, Registry},
-    wire::{Body, Handler, Request, RequestHead, Response, grpc},
+    models::{Patience, Registry},
+    wire::{Handler, Request, RequestHead, Response},
 };
 use std::{
     sync::{
@@ -20,34 +20,18 @@ pub(super) struct Surfaces {
     pub(super) grpc: TfsGrpc,
     registry: Arc<Registry>,
     rest_timeout: Duration,
-    max_grpc_message: usize,
     draining: AtomicBool,
 }
 
 impl Surfaces {
     pub(super) fn new(rest: TfsRest, grpc: TfsGrpc, registry: Arc<Registry>, options: &Options) -> Self {
-        Self {
-            rest,
-            grpc,
-            registry,
-            rest_timeout: options.rest_timeout,
-            max_grpc_message: crate::wire::Limits::default().grpc_message,
-            draining: AtomicBool::new(false),
-        }
+        Self { rest, grpc, registry, rest_timeout: options.rest_timeout, draining: AtomicBool::new(false) }
     }
 
     /// Health checks fail from here on, so that nobody sends more.
     pub(super) fn drain(&self) {
         self.draining.store(true, Ordering::Release);
         self.grpc.set_serving(false);
-    }
-
-    fn answer_grpc(&self, request: &Request) -> Response {
-        let result = grpc::decode(request, self.max_grpc_message).and_then(|call| {
-            let patience = Patience { deadline: call.deadline };
-            self.grpc.call(&call.path, call.message, &patience).map(Body::from).map_err(status)
-        });
-        grpc::encode(result, request)
     }
 
     fn answer_rest(&self, mut request: Request) -> Response {
@@ -86,8 +70,8 @@ impl Surfaces {
 
 impl Handler for Surfaces {
     fn handle(&self, request: Request) -> Response {
-        if grpc::is_grpc(&request) {
-            return self.answer_grpc(&request);
+        if self.grpc.takes(&request) {
+            return self.grpc.handle(&request, &Patience::default());
         }
         match self.answer_health(path_of(&request.target)) {
             Some(response) => response,
@@ -102,8 +86,4 @@ impl Handler for Surfaces {
 
 fn path_of(target: &str) -> &str {
     target.split(['?', '#']).next().unwrap_or(target)
-}
-
-fn status(error: Error) -> grpc::Status {
-    grpc::Status::new(error.code as u32, error.message)
 }

@@ -19,8 +19,7 @@ use crate::{
         tfs_rest::{self, TfsRest},
     },
     cli::{ModelSource, Options},
-    models::{ConfigSource, Error, Manager, ManagerSettings, ModelsConfig, Patience, Registry},
-    proto::tensorflow::serving::ModelServerConfig,
+    models::{ConfigSource, Error, Manager, ManagerSettings, ModelsConfig, Registry},
     wire::{Limits, Server, ServerConfig, WireError},
 };
 use handler::Surfaces;
@@ -157,18 +156,10 @@ fn start_models(
 fn surfaces(options: &Options, registry: &Arc<Registry>, manager: Option<Arc<Manager>>) -> Surfaces {
     let rest = tfs_rest::Config { strict: options.strict, cors: options.cors };
     let form = if options.answer_tensor_content { Form::Content } else { Form::Lists };
-    let grpc = tfs_grpc::Options { form, ..tfs_grpc::Options::default() };
-    let admin = manager.map(|manager| Arc::new(Admin(manager)) as Arc<dyn ModelAdmin>);
+    let max_message = Limits::default().grpc_message;
+    let grpc = tfs_grpc::Options { form, max_message, ..tfs_grpc::Options::default() };
+    let admin = manager.map(|manager| manager as Arc<dyn ModelAdmin>);
     let grpc = TfsGrpc::new(registry.clone(), admin, grpc);
     grpc.set_serving(false);
     Surfaces::new(TfsRest::new(registry.clone(), rest), grpc, registry.clone(), options)
-}
-
-/// The reload call of gRPC.
-struct Admin(Arc<Manager>);
-
-impl ModelAdmin for Admin {
-    fn reload(&self, config: ModelServerConfig) -> Result<(), Error> {
-        self.0.reload(&ModelsConfig::from_proto(config)?, &Patience::default())
-    }
 }
