@@ -3,8 +3,8 @@
 use super::named;
 use crate::{
     api::{tfs_grpc::TfsGrpc, tfs_rest::TfsRest},
-    models::{Code, Entrypoint, Error, Monitoring, Patience, Registry, Stats},
-    wire::{Body, Event, Handler, Protocol, Request, RequestHead, Response, grpc},
+    models::{Code, Entrypoint, Monitoring, Patience, Registry, Stats},
+    wire::{Body, Event, Handler, Protocol, Request, RequestHead, Response},
 };
 use std::{
     sync::{
@@ -26,8 +26,6 @@ pub(super) struct Surfaces {
     pub(super) monitoring: Monitoring,
     /// Time limit of a REST call.
     pub(super) rest_timeout: Duration,
-    /// Bytes of the largest gRPC message.
-    pub(super) max_grpc_message: usize,
     pub(super) draining: AtomicBool,
 }
 
@@ -36,18 +34,6 @@ impl Surfaces {
     pub(super) fn drain(&self) {
         self.draining.store(true, Ordering::Release);
         self.grpc.set_serving(false);
-    }
-
-    fn answer_grpc(&self, request: &Request) -> Response {
-        let result = grpc::decode(request, self.max_grpc_message).and_then(|call| {
-            let named = named::of_grpc(&call.path, &call.message);
-            let patience = Patience { deadline: call.deadline };
-            let result = self.grpc.call(&call.path, call.message, &patience);
-            let code = result.as_ref().map_or_else(|error| error.code, |_| Code::Ok);
-            self.record(named, Entrypoint::Grpc, code, request);
-            result.map(Body::from).map_err(status)
-        });
-        grpc::encode(result, request)
     }
 
     fn answer_rest(&self, mut request: Request) -> Response {
@@ -124,8 +110,10 @@ impl Surfaces {
 
 impl Handler for Surfaces {
     fn handle(&self, request: Request) -> Response {
-        if grpc::is_grpc(&request) {
-            return self.answer_grpc(&request);
+        if self.grpc.takes(&request) {
+            return self.grpc.handle(&request, &Patience::default(), |path, message, code| {
+                self.record(named::of_grpc(path, message), Entrypoint::Grpc, code, &request);
+            });
         }
         match self.answer_operator(&request.target) {
             Some(response) => response,
@@ -163,8 +151,4 @@ fn plain(status: u16, text: impl Into<Body>) -> Response {
 
 fn path_of(target: &str) -> &str {
     target.split(['?', '#']).next().unwrap_or(target)
-}
-
-fn status(error: Error) -> grpc::Status {
-    grpc::Status::new(error.code as u32, error.message)
 }

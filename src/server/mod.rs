@@ -22,10 +22,7 @@ use crate::{
         tfs_rest::{self, TfsRest},
     },
     cli::{ModelSource, Options},
-    models::{
-        ConfigSource, Error, Manager, ManagerSettings, ModelsConfig, Monitoring, Patience, Registry, Stats,
-    },
-    proto::tensorflow::serving::ModelServerConfig,
+    models::{ConfigSource, Error, Manager, ManagerSettings, ModelsConfig, Monitoring, Registry, Stats},
     wire::{Limits, Server, ServerConfig, WireError},
 };
 use handler::Surfaces;
@@ -178,8 +175,9 @@ fn surfaces(
 ) -> Surfaces {
     let rest = tfs_rest::Config { strict: options.strict, cors: options.cors };
     let form = if options.answer_tensor_content { Form::Content } else { Form::Lists };
-    let grpc = tfs_grpc::Options { form, ..tfs_grpc::Options::default() };
-    let admin = manager.map(|manager| Arc::new(Admin(manager)) as Arc<dyn ModelAdmin>);
+    let max_message = Limits::default().grpc_message;
+    let grpc = tfs_grpc::Options { form, max_message, ..tfs_grpc::Options::default() };
+    let admin = manager.map(|manager| manager as Arc<dyn ModelAdmin>);
     let grpc = TfsGrpc::new(registry.clone(), admin, grpc);
     grpc.set_serving(false);
     Surfaces {
@@ -189,7 +187,6 @@ fn surfaces(
         stats,
         monitoring,
         rest_timeout: options.rest_timeout,
-        max_grpc_message: Limits::default().grpc_message,
         draining: AtomicBool::new(false),
     }
 }
@@ -202,13 +199,4 @@ fn refuse_what_is_missing(options: &Options) -> Result<(), ServeError> {
         )));
     }
     Ok(())
-}
-
-/// The reload call of gRPC.
-struct Admin(Arc<Manager>);
-
-impl ModelAdmin for Admin {
-    fn reload(&self, config: ModelServerConfig) -> Result<(), Error> {
-        self.0.reload(&ModelsConfig::from_proto(config)?, &Patience::default())
-    }
 }

@@ -1,8 +1,8 @@
 //! TensorFlow Serving's gRPC surface: `PredictionService`, `ModelService`, and beside them the
 //! standard health and reflection services.
 //!
-//! Bytes of one message in, bytes of one message out; framing, compression and deadlines on the
-//! wire are not known here. Texts and codes are TensorFlow Serving's.
+//! A table of methods, each from the bytes of one message to the bytes of one; the wire does framing
+//! and compression. Texts and codes are TensorFlow Serving's.
 #![forbid(unsafe_code)]
 
 mod examples;
@@ -16,9 +16,13 @@ mod tests;
 
 use super::{protobuf::Malformed, tensor_proto::Form};
 use crate::{
-    models::{Error, Patience, Registry},
+    models::{Code, Error, Manager, ModelsConfig, Patience, Registry},
     proto::tensorflow::serving::ModelServerConfig,
     tensor::Bytes,
+    wire::{
+        Body, Request, Response,
+        grpc::{self, Status},
+    },
 };
 use prost::Message;
 use std::sync::{
@@ -34,8 +38,14 @@ const MAX_CONTROL_MESSAGE: usize = 1 << 20;
 
 /// Takes a new model configuration while the server runs.
 pub trait ModelAdmin: Send + Sync {
-    /// Makes `config` the set of models to serve; returns when it is applied or refused.
-    fn reload(&self, config: ModelServerConfig) -> Result<(), Error>;
+    /// Makes `config` the set of models to serve; returns when they answer or it is refused.
+    fn reload(&self, config: ModelServerConfig, patience: &Patience) -> Result<(), Error>;
+}
+
+impl ModelAdmin for Manager {
+    fn reload(&self, config: ModelServerConfig, patience: &Patience) -> Result<(), Error> {
+        Manager::reload(self, &ModelsConfig::from_proto(config)?, patience)
+    }
 }
 
 /// How the surface answers.
@@ -43,13 +53,15 @@ pub trait ModelAdmin: Send + Sync {
 pub struct Options {
     /// How response tensors are written (`--enable_serialization_as_tensor_content`).
     pub form: Form,
+    /// Longest request message, in bytes, after decompression.
+    pub max_message: usize,
     /// Bytes of tensor memory that one request may take beyond its message.
     pub request_memory: usize,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { form: Form::Lists, request_memory: 1 << 30 }
+        Self { form: Form::Lists, max_message: 64 << 20, request_memory: 1 << 30 }
     }
 }
 
@@ -103,6 +115,29 @@ impl TfsGrpc {
     /// What health checks answer from now on; false while the server starts or drains.
     pub fn set_serving(&self, serving: bool) {
         self.serving.store(serving, Ordering::Relaxed);
+    }
+
+    /// Whether the request is a gRPC call, be it to a method that is not served.
+    pub fn takes(&self, request: &Request) -> bool {
+        grpc::is_grpc(request)
+    }
+
+    /// Answers a call; the earlier of its own and the given deadline holds. `observe` is told path,
+    /// message and outcome of a call that could be read.
+    pub fn handle(
+        &self,
+        request: &Request,
+        patience: &Patience,
+        observe: impl FnOnce(&str, &Bytes, Code),
+    ) -> Response {
+        let result = grpc::decode(request, self.options.max_message).and_then(|call| {
+            let deadline = [call.deadline, patience.deadline].into_iter().flatten().min();
+            let patience = Patience { deadline };
+            let answer = self.call(&call.path, call.message.clone(), &patience);
+            observe(&call.path, &call.message, answer.as_ref().map_or_else(|error| error.code, |_| Code::Ok));
+            answer.map(Body::from).map_err(|error| Status::new(error.code as u32, error.message))
+        });
+        grpc::encode(result, request)
     }
 
     /// Answers one message to the method at `path`, as in `/package.Service/Method`. Methods that

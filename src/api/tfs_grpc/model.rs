@@ -61,7 +61,7 @@ pub(super) fn status(surface: &TfsGrpc, message: Bytes, _: &Patience) -> Result<
     Ok(response.encode_to_vec().into())
 }
 
-pub(super) fn reload(surface: &TfsGrpc, message: Bytes, _: &Patience) -> Result<Bytes, Error> {
+pub(super) fn reload(surface: &TfsGrpc, message: Bytes, patience: &Patience) -> Result<Bytes, Error> {
     let config = parse::<ReloadConfigRequest>(message)?.config.unwrap_or_default();
     let Some(Config::ModelConfigList(models)) = &config.config else {
         return Err(Error::invalid_argument(
@@ -76,7 +76,7 @@ pub(super) fn reload(surface: &TfsGrpc, message: Bytes, _: &Patience) -> Result<
         .admin
         .as_ref()
         .ok_or_else(|| Error::failed_precondition("This server's models cannot be changed while it runs."))?;
-    admin.reload(config).inspect_err(|error| log::error!("new configuration refused: {error}"))?;
+    admin.reload(config, patience).inspect_err(|error| log::error!("new configuration refused: {error}"))?;
     let response = ReloadConfigResponse { status: Some(status_proto(None)), metric: Vec::new() };
     Ok(response.encode_to_vec().into())
 }

@@ -331,7 +331,7 @@ fn status_lists_versions() {
 struct Admin(Mutex<Vec<ModelServerConfig>>);
 
 impl ModelAdmin for Admin {
-    fn reload(&self, config: ModelServerConfig) -> Result<(), Error> {
+    fn reload(&self, config: ModelServerConfig, _: &Patience) -> Result<(), Error> {
         self.0.lock().unwrap().push(config);
         Ok(())
     }
@@ -443,6 +443,37 @@ fn every_served_method_is_described() {
     described.sort();
     answered.sort_unstable();
     assert_eq!(described, answered);
+}
+
+/// A framed message as the wire hands it up.
+fn framed(path: &str, message: &[u8]) -> Request {
+    let mut request = Request::new("POST", path);
+    request.headers.push("content-type", "application/grpc");
+    request.body = [&[0], &(message.len() as u32).to_be_bytes()[..], message].concat().into();
+    request
+}
+
+#[test]
+fn calls_come_and_go_framed() {
+    let surface = surface();
+    let request = framed("/grpc.health.v1.Health/Check", &[]);
+    assert!(surface.takes(&request));
+    assert!(!surface.takes(&Request::new("POST", "/v1/models/m:predict")));
+    let response = surface.handle(&request, &Patience::default(), |_, _, _| ());
+    assert_eq!(response.body.into_bytes(), &[0, 0, 0, 0, 2, 0x08, 1][..]);
+    assert_eq!(response.trailers.unwrap().get("grpc-status"), Some(&b"0"[..]));
+    let refused = surface.handle(&framed("/no.Such/Method", &[]), &Patience::default(), |_, _, _| ());
+    assert_eq!(refused.headers.get("grpc-status"), Some(&b"12"[..]));
+}
+
+#[test]
+fn the_earlier_deadline_holds() {
+    let message = predict_request(spec("m", ""), &[("x", floats(&[1.0], &[1]))]).encode_to_vec();
+    let mut request = framed(PREDICT, &message);
+    request.headers.push("grpc-timeout", "1H");
+    let patience = Patience { deadline: Instant::now().checked_sub(Duration::from_secs(1)) };
+    let response = surface().handle(&request, &patience, |_, _, _| ());
+    assert_eq!(response.headers.get("grpc-status"), Some(&b"4"[..]));
 }
 
 #[test]
