@@ -14,3 +14,17 @@ pub mod tensorflow {
         include!(concat!(env!("OUT_DIR"), "/tensorflow.serving.rs"));
     }
 }
+
+pub mod grpc {
+    pub mod health {
+        include!(concat!(env!("OUT_DIR"), "/grpc.health.v1.rs"));
+    }
+
+    /// Version 1; `v1alpha` differs in nothing but its package name.
+    pub mod reflection {
+        include!(concat!(env!("OUT_DIR"), "/grpc.reflection.v1.rs"));
+    }
+}
+
+/// The serialized `google.protobuf.FileDescriptorSet` of all services and what they import.
+pub static SERVED_DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/served.bin"));

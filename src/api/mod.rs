@@ -21,3 +21,5 @@ pub trait Surface: Send + Sync {
     /// Answers the request.
     fn handle(&self, request: Request, patience: &Patience) -> Response;
 }
+pub mod tfs_grpc;
+pub mod tfs_rest;

@@ -85,6 +85,11 @@ impl Graph {
         &self.constants
     }
 
+    /// Values of the model's variables now, in the order of their numbers.
+    pub fn variables(&self) -> Vec<Tensor> {
+        self.states.values()
+    }
+
     /// Bytes of all constants.
     pub fn constant_bytes(&self) -> usize {
         self.constants.values().map(Tensor::memory).sum()

@@ -2,7 +2,7 @@
 
 use super::broadcast::{BroadcastPlan, SelectPlan};
 use super::element::{Number, Truth};
-use super::error::KernelError;
+use super::error::{KernelError, expect_length};
 use super::isa::Isa;
 use super::table::Kernels;
 use super::threads::Threads;
@@ -153,7 +153,13 @@ impl Kernels {
     }
 
     /// One row in f32.
-    pub(super) fn binary_row_f32(&self, op: Binary, a: &[f32], b: &[f32], out: &mut [f32]) {
+    pub(super) fn binary_row_f32(
+        &self,
+        op: Binary,
+        a: &[f32],
+        b: &[f32],
+        out: &mut [f32],
+    ) -> Result<(), KernelError> {
         match op {
             // A square is by far the most frequent power.
             Binary::Pow if matches!(b, [2.0]) && a.len() == out.len() => zip(a, a, out, |a, b| a * b),
@@ -161,10 +167,18 @@ impl Kernels {
             Binary::FloorMod => zip(a, b, out, |a, b| floor_mod(f64::from(a), f64::from(b)) as f32),
             Binary::TruncMod => zip(a, b, out, |a, b| a % b),
             Binary::Atan2 => zip(a, b, out, f32::atan2),
+            Binary::BitwiseAnd
+            | Binary::BitwiseOr
+            | Binary::BitwiseXor
+            | Binary::ShiftLeft
+            | Binary::ShiftRight => return Err(unsupported("a bitwise function", "f32")),
             _ => {
+                for (argument, operand) in [("a", a), ("b", b)] {
+                    if operand.len() != 1 {
+                        expect_length("binary", argument, out.len(), operand.len())?;
+                    }
+                }
                 let step = |operand: &[f32]| usize::from(operand.len() == out.len());
-                debug_assert!(a.len() == out.len() || a.len() == 1);
-                debug_assert!(b.len() == out.len() || b.len() == 1);
                 let (a_step, b_step) = (step(a), step(b));
                 // SAFETY: each operand has as many elements as `out`, or one and stands still.
                 unsafe {
@@ -172,6 +186,7 @@ impl Kernels {
                 }
             }
         }
+        Ok(())
     }
 }
 

@@ -208,10 +208,7 @@ const fn same_f64(value: f64) -> f64 {
 }
 
 float!(f64, f64, same_f64, same_f64, |_kernels, op, a, b, out| binary::f64_row(op, a, b, out));
-float!(f32, f32, same_f32, same_f32, |kernels, op, a, b, out| {
-    kernels.binary_row_f32(op, a, b, out);
-    Ok(())
-});
+float!(f32, f32, same_f32, same_f32, |kernels, op, a, b, out| kernels.binary_row_f32(op, a, b, out));
 float!(f16, f32, f16::to_f32, f16::from_f32_const, |_kernels, op, a, b, out| {
     binary::half_row(op, a, b, out)
 });

@@ -299,10 +299,10 @@ mod tests {
         let short = Epilogue { residual: Some(&[0.0; 7]), ..Epilogue::default() };
         assert!(kernels.gemm(&[0.0; 6], 3, 2, &b, &mut out, 4, &short, &single).is_err());
         assert!(kernels.gemm(&[0.0; 6], 3, 2, &b, &mut out, 4, &plain, &single).is_ok());
-        if let [best, .., worst] = available() {
-            if best.lanes != worst.lanes {
-                assert!(worst.gemm(&[0.0; 6], 3, 2, &b, &mut out, 4, &plain, &single).is_err());
-            }
+        if let [best, .., worst] = available()
+            && best.lanes != worst.lanes
+        {
+            assert!(worst.gemm(&[0.0; 6], 3, 2, &b, &mut out, 4, &plain, &single).is_err());
         }
     }
 }

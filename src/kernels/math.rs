@@ -9,7 +9,7 @@ use super::isa::Isa;
 use std::f32::consts::LOG2_E;
 
 /// ln 2 in two parts: the first has so few bits that its product with any exponent is exact.
-const LN2_HIGH: f32 = 0.693_359_375;
+const LN2_HIGH: f32 = 0.693_359_4;
 const LN2_LOW: f32 = -2.121_944_4e-4;
 
 /// `c[0] + c[1] x + c[2] x^2 + ..` by Horner's rule.
@@ -44,7 +44,7 @@ fn reduce_exp<I: Isa>(isa: I, x: I::F32) -> (I::F32, I::F32) {
 /// `2^n` for an integral `n` in -126..=127.
 #[inline(always)]
 fn power_of_two<I: Isa>(isa: I, n: I::I32) -> I::F32 {
-    isa.from_bits(isa.shift_left::<23>(isa.add_int(n, isa.splat_int(127))))
+    isa.bits_to_float(isa.shift_left::<23>(isa.add_int(n, isa.splat_int(127))))
 }
 
 /// `e^x`; overflows to infinity above 88.72, is denormal below -87.3 and 0 below -103.97.
@@ -107,9 +107,9 @@ pub(super) fn log<I: Isa>(isa: I, x: I::F32) -> I::F32 {
     // x = m 2^e with m in sqrt(1/2)..sqrt(2): the bits of sqrt(1/2) are taken as the origin of the exponent.
     let origin = isa.splat_int(0x3f35_04f3);
     let offset = isa.sub_int(isa.to_bits(scaled), origin);
-    let exponent = isa.add(isa.from_int(isa.shift_right::<23>(offset)), bias);
+    let exponent = isa.add(isa.int_to_float(isa.shift_right::<23>(offset)), bias);
     let fraction = isa.add_int(isa.and(offset, isa.splat_int(0x007f_ffff)), origin);
-    let f = isa.sub(isa.from_bits(fraction), isa.splat(1.0));
+    let f = isa.sub(isa.bits_to_float(fraction), isa.splat(1.0));
 
     let square = isa.mul(f, f);
     let tail = isa.mul(isa.mul(square, f), polynomial(isa, f, TAIL));
@@ -168,7 +168,7 @@ pub(super) fn erf<I: Isa>(isa: I, x: I::F32) -> I::F32 {
     ];
     const LARGE: [f32; 8] = [
         1.747_146_2e-4,
-        -1.129_515_1,
+        -1.129_515,
         -0.633_346_74,
         -0.108_280_16,
         0.025_119_374,

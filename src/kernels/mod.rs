@@ -4,6 +4,12 @@
 //! then run. [`Kernels`] is the way in; [`best`] picks it once per process. This floor is one of the two places
 //! with `unsafe` code; all of it stands behind checked methods.
 
+#![allow(
+    clippy::needless_range_loop,
+    reason = "register tiles are indexed by row and vector, as they are thought of"
+)]
+
+mod axis;
 mod binary;
 mod broadcast;
 mod conv;
@@ -15,20 +21,31 @@ mod isa;
 mod json_float;
 mod map;
 mod math;
+mod norm;
 mod pack;
+mod peak;
+mod pool;
 mod product;
+mod reduce;
+mod softmax;
 mod table;
 #[cfg(test)]
 mod testing;
 mod threads;
+mod transpose;
 
+pub use axis::{ArgReduce, Axis, Cumulative, arg_reduce, cumulative};
 pub use binary::{Binary, Compare, Logical};
 pub use broadcast::{Broadcast, BroadcastPlan, SelectPlan};
 pub use conv::{Conv2d, ConvPlan, PackedConv};
 pub use element::{Number, Truth};
 pub use error::KernelError;
 pub use map::{Unary, unary_f64};
+pub use norm::RowNorm;
 pub use pack::{BLayout, PackedB, PackedView, pack_into, packed_len};
+pub use pool::{Pool, Pool2d};
 pub use product::Epilogue;
+pub use reduce::{Reduce, ReducePlan};
 pub use table::{Kernels, available, best};
 pub use threads::Threads;
+pub use transpose::{TransposePlan, transpose, transpose_bytes};

@@ -24,6 +24,14 @@ pub struct Kernels {
     pub(super) tile: unsafe fn(&product::Tile, usize, usize),
     pub(super) depthwise: unsafe fn(&depthwise::Line<'_>),
     pub(super) binary: unsafe fn(binary::Binary, *const f32, usize, *const f32, usize, *mut f32, usize),
+    pub(super) fold_row: unsafe fn(reduce::Fold, *const f32, usize) -> f32,
+    pub(super) fold_columns: unsafe fn(reduce::Fold, *const f32, usize, usize, *mut f32, usize),
+    pub(super) softmax_row: unsafe fn(*const f32, *mut f32, usize, bool),
+    pub(super) softmax_columns: unsafe fn(*const f32, *mut f32, usize, usize, usize, bool),
+    pub(super) norm_row: unsafe fn(&norm::Row),
+    pub(super) scale_shift_row: unsafe fn(*const f32, *const f32, *const f32, *mut f32, usize),
+    pub(super) pool_window: unsafe fn(pool::Pool, &pool::Window),
+    pub(super) peak: unsafe fn(usize) -> f32,
     pub(super) unary: unsafe fn(map::Unary, *const f32, *mut f32, usize),
 }
 
@@ -58,6 +66,14 @@ macro_rules! tier {
             tile: shim!($isa, $features, product::tile(work: &product::Tile, rows: usize, vectors: usize)),
             depthwise: shim!($isa, $features, depthwise::depthwise(line: &depthwise::Line<'_>)),
             binary: shim!($isa, $features, binary::binary(op: binary::Binary, a: *const f32, a_step: usize, b: *const f32, b_step: usize, out: *mut f32, length: usize)),
+            fold_row: shim!($isa, $features, reduce::fold_row(fold: reduce::Fold, x: *const f32, length: usize) -> f32),
+            fold_columns: shim!($isa, $features, reduce::fold_columns(fold: reduce::Fold, x: *const f32, rows: usize, stride: usize, out: *mut f32, columns: usize)),
+            softmax_row: shim!($isa, $features, softmax::softmax_row(x: *const f32, out: *mut f32, length: usize, log: bool)),
+            softmax_columns: shim!($isa, $features, softmax::softmax_columns(x: *const f32, out: *mut f32, rows: usize, stride: usize, count: usize, log: bool)),
+            norm_row: shim!($isa, $features, norm::norm_row(row: &norm::Row)),
+            scale_shift_row: shim!($isa, $features, norm::scale_shift_row(x: *const f32, scale: *const f32, shift: *const f32, out: *mut f32, length: usize)),
+            pool_window: shim!($isa, $features, pool::pool_window(op: pool::Pool, window: &pool::Window)),
+            peak: shim!($isa, $features, peak::peak(rounds: usize) -> f32),
             unary: shim!($isa, $features, map::unary(op: map::Unary, x: *const f32, out: *mut f32, length: usize)),
         }
     };

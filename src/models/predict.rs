@@ -49,12 +49,29 @@ pub fn check_inputs<'a>(
     let signature = servable
         .signature(name)
         .ok_or_else(|| Error::failed_precondition(format!("Serving signature key \"{name}\" not found.")))?;
+    let has_default = |alias: &str| signature.defaults.contains_key(alias);
+    let sufficient = aliases.len() == signature.inputs.len()
+        || aliases.len() < signature.inputs.len() && !signature.defaults.is_empty();
+    if sufficient
+        && signature
+            .inputs
+            .iter()
+            .all(|info| aliases.contains(&info.name.as_str()) || has_default(&info.name))
+        && aliases.iter().all(|alias| signature.inputs.iter().any(|info| info.name == *alias))
+    {
+        return Ok(signature);
+    }
+    Err(alias_error(signature, aliases))
+}
+
+/// Says what is wrong with the aliases, the first of TensorFlow Serving's checks that fails.
+fn alias_error(signature: &Signature, aliases: &[&str]) -> Error {
     let given: BTreeSet<&str> = aliases.iter().copied().collect();
     let declared: BTreeSet<&str> = signature.inputs.iter().map(|info| info.name.as_str()).collect();
     let too_many = given.len() > declared.len();
     let too_few = given.len() < declared.len() && signature.defaults.is_empty();
     if too_many || too_few {
-        return Err(Error::invalid_argument(format!(
+        return Error::invalid_argument(format!(
             "input size does not match signature: {}!={} len({{{}}}) != len({{{}}}). Sent extra: {{{}}}. \
              Missing but required: {{{}}}.",
             given.len(),
@@ -63,30 +80,27 @@ pub fn check_inputs<'a>(
             list(declared.iter()),
             list(given.difference(&declared)),
             list(declared.difference(&given)),
-        )));
+        ));
     }
     let missing = signature
         .inputs
         .iter()
         .find(|info| !given.contains(info.name.as_str()) && !signature.defaults.contains_key(&info.name));
     if let Some(info) = missing {
-        return Err(Error::invalid_argument(format!(
+        return Error::invalid_argument(format!(
             "Signature input alias: {}(feed name: {}) not found in request and no default value provided. \
              Inputs expected to be in the request {{{}}}, or default input alias set: {}",
             info.name,
             info.tensor,
             list(given.iter()),
             list(signature.defaults.keys()),
-        )));
+        ));
     }
-    if !given.is_subset(&declared) {
-        return Err(Error::invalid_argument(format!(
-            "Inputs contains invalid name. Used request inputs: {}, request input: {}",
-            list(given.intersection(&declared)),
-            list(given.iter()),
-        )));
-    }
-    Ok(signature)
+    Error::invalid_argument(format!(
+        "Inputs contains invalid name. Used request inputs: {}, request input: {}",
+        list(given.intersection(&declared)),
+        list(given.iter()),
+    ))
 }
 
 /// Positions of the outputs a filter names, in its order; all for an empty filter.

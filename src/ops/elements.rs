@@ -18,13 +18,15 @@ pub(crate) trait Elements<'a, T: 'a> {
     fn input(&mut self, index: usize) -> Result<&'a [T], OpError>;
     /// The next output; each is given out once.
     fn next_output(&mut self) -> Result<&'a mut [T], OpError>;
-    /// An input of `int32` or `int64`.
+    /// An input of an index type: `uint8`, `int32` or `int64`.
     fn integers(&mut self, index: usize) -> Result<Integers<'a>, OpError>;
 }
 
-/// Integers of either index type.
+/// Integers of an index type.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Integers<'a> {
+    /// `uint8`
+    U8(&'a [u8]),
     /// `int32`
     I32(&'a [i32]),
     /// `int64`
@@ -35,6 +37,7 @@ impl Integers<'_> {
     /// Number of integers.
     pub(crate) fn len(&self) -> usize {
         match self {
+            Self::U8(values) => values.len(),
             Self::I32(values) => values.len(),
             Self::I64(values) => values.len(),
         }
@@ -43,6 +46,7 @@ impl Integers<'_> {
     /// The integer at `position`, below the length.
     pub(crate) fn at(&self, position: usize) -> i64 {
         match self {
+            Self::U8(values) => i64::from(values[position]),
             Self::I32(values) => i64::from(values[position]),
             Self::I64(values) => values[position],
         }
@@ -52,6 +56,7 @@ impl Integers<'_> {
 /// The integers of an input of a running step.
 pub(crate) fn integers<'a>(io: &mut Io<'a>, index: usize, dtype: DType) -> Result<Integers<'a>, OpError> {
     match dtype {
+        DType::U8 => Ok(Integers::U8(io.input(index)?)),
         DType::I32 => Ok(Integers::I32(io.input(index)?)),
         DType::I64 => Ok(Integers::I64(io.input(index)?)),
         other => Err(OpError::unsupported(format!("indices of {other} are not supported"))),
@@ -116,6 +121,7 @@ impl<'a> Elements<'a, Bytes> for Strings<'a> {
     fn integers(&mut self, index: usize) -> Result<Integers<'a>, OpError> {
         let tensor = self.inputs.get(index).ok_or(OpError::Memory("an index input"))?;
         match tensor.dtype() {
+            DType::U8 => Ok(Integers::U8(tensor.as_slice()?)),
             DType::I32 => Ok(Integers::I32(tensor.as_slice()?)),
             DType::I64 => Ok(Integers::I64(tensor.as_slice()?)),
             other => Err(OpError::unsupported(format!("indices of {other} are not supported"))),

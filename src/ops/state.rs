@@ -20,6 +20,16 @@ impl States {
         Self { cells: initial.into_iter().map(Mutex::new).collect(), runs: RwLock::new(()) }
     }
 
+    /// Number of variables.
+    pub fn len(&self) -> usize {
+        self.cells.len()
+    }
+
+    /// True when there are no variables.
+    pub fn is_empty(&self) -> bool {
+        self.cells.is_empty()
+    }
+
     /// The variables' values now, in the order of their numbers.
     pub fn values(&self) -> Vec<Tensor> {
         let value = |cell: &Mutex<Tensor>| cell.lock().unwrap_or_else(PoisonError::into_inner).clone();

@@ -79,9 +79,9 @@ unsafe impl Isa for Avx2 {
         select(mask: __m256, yes: __m256, no: __m256) -> __m256 = _mm256_blendv_ps(no, yes, mask);
         splat_int(value: i32) -> __m256i = _mm256_set1_epi32(value);
         to_bits(a: __m256) -> __m256i = _mm256_castps_si256(a);
-        from_bits(a: __m256i) -> __m256 = _mm256_castsi256_ps(a);
+        bits_to_float(a: __m256i) -> __m256 = _mm256_castsi256_ps(a);
         to_int(a: __m256) -> __m256i = _mm256_cvtps_epi32(a);
-        from_int(a: __m256i) -> __m256 = _mm256_cvtepi32_ps(a);
+        int_to_float(a: __m256i) -> __m256 = _mm256_cvtepi32_ps(a);
         add_int(a: __m256i, b: __m256i) -> __m256i = _mm256_add_epi32(a, b);
         sub_int(a: __m256i, b: __m256i) -> __m256i = _mm256_sub_epi32(a, b);
         and(a: __m256i, b: __m256i) -> __m256i = _mm256_and_si256(a, b);

@@ -76,9 +76,9 @@ unsafe impl Isa for Avx512 {
         select(mask: __mmask16, yes: __m512, no: __m512) -> __m512 = _mm512_mask_blend_ps(mask, no, yes);
         splat_int(value: i32) -> __m512i = _mm512_set1_epi32(value);
         to_bits(a: __m512) -> __m512i = _mm512_castps_si512(a);
-        from_bits(a: __m512i) -> __m512 = _mm512_castsi512_ps(a);
+        bits_to_float(a: __m512i) -> __m512 = _mm512_castsi512_ps(a);
         to_int(a: __m512) -> __m512i = _mm512_cvtps_epi32(a);
-        from_int(a: __m512i) -> __m512 = _mm512_cvtepi32_ps(a);
+        int_to_float(a: __m512i) -> __m512 = _mm512_cvtepi32_ps(a);
         add_int(a: __m512i, b: __m512i) -> __m512i = _mm512_add_epi32(a, b);
         sub_int(a: __m512i, b: __m512i) -> __m512i = _mm512_sub_epi32(a, b);
         and(a: __m512i, b: __m512i) -> __m512i = _mm512_and_si512(a, b);

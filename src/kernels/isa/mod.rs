@@ -109,11 +109,11 @@ pub(crate) unsafe trait Isa: Copy {
     /// The bits of a float, unchanged.
     fn to_bits(self, a: Self::F32) -> Self::I32;
     /// The float of these bits.
-    fn from_bits(self, a: Self::I32) -> Self::F32;
+    fn bits_to_float(self, a: Self::I32) -> Self::F32;
     /// Conversion of integral floats within i32; other values give an unspecified integer.
     fn to_int(self, a: Self::F32) -> Self::I32;
     /// Conversion, rounded to nearest.
-    fn from_int(self, a: Self::I32) -> Self::F32;
+    fn int_to_float(self, a: Self::I32) -> Self::F32;
     /// `a + b`, wrapping.
     fn add_int(self, a: Self::I32, b: Self::I32) -> Self::I32;
     /// `a - b`, wrapping.
@@ -141,18 +141,18 @@ pub(crate) unsafe trait Isa: Copy {
     /// The magnitude of `a`.
     #[inline(always)]
     fn abs(self, a: Self::F32) -> Self::F32 {
-        self.from_bits(self.and(self.to_bits(a), self.splat_int(i32::MAX)))
+        self.bits_to_float(self.and(self.to_bits(a), self.splat_int(i32::MAX)))
     }
     /// `a` with its sign flipped.
     #[inline(always)]
     fn neg(self, a: Self::F32) -> Self::F32 {
-        self.from_bits(self.xor(self.to_bits(a), self.splat_int(i32::MIN)))
+        self.bits_to_float(self.xor(self.to_bits(a), self.splat_int(i32::MIN)))
     }
     /// The magnitude of `a` with the sign of `b`.
     #[inline(always)]
     fn copy_sign(self, a: Self::F32, b: Self::F32) -> Self::F32 {
         let sign = self.and(self.to_bits(b), self.splat_int(i32::MIN));
-        self.from_bits(self.or(self.and(self.to_bits(a), self.splat_int(i32::MAX)), sign))
+        self.bits_to_float(self.or(self.and(self.to_bits(a), self.splat_int(i32::MAX)), sign))
     }
     /// The sum of the lanes, added in pairs.
     #[inline(always)]

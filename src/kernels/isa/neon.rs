@@ -78,9 +78,9 @@ unsafe impl Isa for Neon {
         select(mask: uint32x4_t, yes: float32x4_t, no: float32x4_t) -> float32x4_t = vbslq_f32(mask, yes, no);
         splat_int(value: i32) -> int32x4_t = vdupq_n_s32(value);
         to_bits(a: float32x4_t) -> int32x4_t = vreinterpretq_s32_f32(a);
-        from_bits(a: int32x4_t) -> float32x4_t = vreinterpretq_f32_s32(a);
+        bits_to_float(a: int32x4_t) -> float32x4_t = vreinterpretq_f32_s32(a);
         to_int(a: float32x4_t) -> int32x4_t = vcvtnq_s32_f32(a);
-        from_int(a: int32x4_t) -> float32x4_t = vcvtq_f32_s32(a);
+        int_to_float(a: int32x4_t) -> float32x4_t = vcvtq_f32_s32(a);
         add_int(a: int32x4_t, b: int32x4_t) -> int32x4_t = vaddq_s32(a, b);
         sub_int(a: int32x4_t, b: int32x4_t) -> int32x4_t = vsubq_s32(a, b);
         and(a: int32x4_t, b: int32x4_t) -> int32x4_t = vandq_s32(a, b);

@@ -148,7 +148,7 @@ unsafe impl Isa for Portable {
         lanewise!(I32x4, |a = a| a.to_bits() as i32)
     }
     #[inline(always)]
-    fn from_bits(self, a: I32x4) -> F32x4 {
+    fn bits_to_float(self, a: I32x4) -> F32x4 {
         lanewise!(F32x4, |a = a| f32::from_bits(a as u32))
     }
     #[inline(always)]
@@ -156,7 +156,7 @@ unsafe impl Isa for Portable {
         lanewise!(I32x4, |a = a| a as i32)
     }
     #[inline(always)]
-    fn from_int(self, a: I32x4) -> F32x4 {
+    fn int_to_float(self, a: I32x4) -> F32x4 {
         lanewise!(F32x4, |a = a| a as f32)
     }
     #[inline(always)]

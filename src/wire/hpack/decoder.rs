@@ -77,6 +77,11 @@ impl Decoder {
         Decoder { entries, size: 0, capacity: max_capacity, max_capacity, list_limit, count_limit }
     }
 
+    /// The size of the dynamic table now (RFC 7541, 4.1).
+    pub fn table_size(&self) -> usize {
+        self.size
+    }
+
     /// Decodes one complete block.
     pub fn decode(&mut self, block: &[u8]) -> Result<Decoded, HpackError> {
         let mut reader = Reader { bytes: block };

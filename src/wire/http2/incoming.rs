@@ -211,6 +211,9 @@ impl Connection {
                 return Err(protocol_error("the padding is longer than its frame"));
             }
             frame.padding = Some(length);
+            if length == frame.missing && !frame.header.has(END_STREAM) {
+                self.pay_idle_frame()?;
+            }
             self.reading = Reading::Data(frame);
             if frame.missing == 0 {
                 self.end_data(frame, clock)?;

@@ -1,0 +1,257 @@
+//! `model.json` and the tensors of `model.safetensors` become graphs.
+
+use super::{
+    constant,
+    document::{ConstantDocument, Document, FORMAT, NodeDocument, SignatureDocument, Unique},
+    operator::{self, Problem},
+};
+use crate::{
+    formats::{
+        FormatError, LoadedModel, LoadedSignature, MissingOperators, TensorInfo, definition::definition,
+    },
+    graph::{Builder, Graph, ValueId, passes},
+    ops::{Op, state::States},
+    tensor::Tensor,
+};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    path::Path,
+    sync::Arc,
+};
+
+/// The model that `document` describes; `file` is its place in errors.
+pub(super) fn model(
+    file: &Path,
+    document: &Document,
+    tensors: BTreeMap<String, Tensor>,
+) -> Result<LoadedModel, FormatError> {
+    let invalid = |reason: String| FormatError::invalid(file, reason);
+    if document.format != FORMAT {
+        return Err(invalid(format!(
+            "the format is \"{}\", but this version of kinglet reads \"{FORMAT}\"",
+            document.format
+        )));
+    }
+    missing_operators(document).into_result()?;
+    let tensors = with_constants(tensors, &document.constants).map_err(invalid)?;
+    let variables = variables(document, &tensors).map_err(invalid)?;
+    let mut used = BTreeSet::new();
+    let mut signatures = BTreeMap::new();
+    for (name, signature) in &document.signatures.0 {
+        let mut importer = Importer {
+            place: format!("signatures.{name}"),
+            tensors: &tensors,
+            variables: &variables,
+            values: BTreeMap::new(),
+            builder: Builder::new(),
+            used: &mut used,
+        };
+        signatures.insert(name.clone(), importer.signature(signature).map_err(invalid)?);
+    }
+    if signatures.is_empty() {
+        return Err(invalid("\"signatures\" is empty, so there is nothing to call".into()));
+    }
+    let weight_bytes = used.iter().chain(&document.variables).filter_map(|name| tensors.get(name));
+    Ok(LoadedModel {
+        platform: "kinglet",
+        definitions: signatures
+            .iter()
+            .map(|(name, loaded)| (name.clone(), loaded.definition.clone()))
+            .collect(),
+        weight_bytes: weight_bytes.map(Tensor::memory).sum(),
+        signatures,
+    })
+}
+
+/// Every operator name that means nothing here, with its place.
+fn missing_operators(document: &Document) -> MissingOperators {
+    let mut missing = MissingOperators::default();
+    for (name, signature) in &document.signatures.0 {
+        for (position, node) in signature.nodes.iter().enumerate() {
+            if operator::read(&node.op, &node.attributes) == Err(Problem::Unknown) {
+                missing.add(&node.op, &format!("signatures.{name}.nodes[{position}]"));
+            }
+        }
+    }
+    missing
+}
+
+fn with_constants(
+    mut tensors: BTreeMap<String, Tensor>,
+    constants: &Unique<ConstantDocument>,
+) -> Result<BTreeMap<String, Tensor>, String> {
+    for (name, document) in &constants.0 {
+        let tensor = constant::read(document).map_err(|problem| format!("constants.{name}: {problem}"))?;
+        if tensors.insert(name.clone(), tensor).is_some() {
+            return Err(format!("constants.{name}: the weights file has a tensor of that name too"));
+        }
+    }
+    Ok(tensors)
+}
+
+fn variables(document: &Document, tensors: &BTreeMap<String, Tensor>) -> Result<Arc<States>, String> {
+    let initial = |name: &String| {
+        tensors.get(name).cloned().ok_or_else(|| format!("variables: there is no tensor \"{name}\""))
+    };
+    Ok(Arc::new(States::new(document.variables.iter().map(initial).collect::<Result<_, _>>()?)))
+}
+
+/// Builds the graph of one signature.
+struct Importer<'a> {
+    place: String,
+    tensors: &'a BTreeMap<String, Tensor>,
+    variables: &'a Arc<States>,
+    values: BTreeMap<&'a str, ValueId>,
+    builder: Builder,
+    used: &'a mut BTreeSet<String>,
+}
+
+impl<'a> Importer<'a> {
+    fn signature(&mut self, document: &'a SignatureDocument) -> Result<LoadedSignature, String> {
+        let place = self.place.clone();
+        let in_place = |problem: String| format!("{place}.{problem}");
+        let (inputs, defaults) = self.inputs(document).map_err(in_place)?;
+        for (position, node) in document.nodes.iter().enumerate() {
+            self.node(document, position, node)
+                .map_err(|problem| in_place(format!("nodes[{position}] ({}): {problem}", node.op)))?;
+        }
+        let (outputs, results) = self.outputs(document).map_err(in_place)?;
+        Ok(LoadedSignature {
+            definition: definition(&document.method, &inputs, &outputs),
+            inputs,
+            outputs,
+            defaults,
+            graph: Arc::new(self.finish(results)),
+        })
+    }
+
+    fn inputs(
+        &mut self,
+        document: &'a SignatureDocument,
+    ) -> Result<(Vec<TensorInfo>, BTreeMap<String, Tensor>), String> {
+        let mut infos = Vec::with_capacity(document.inputs.0.len());
+        let mut defaults = BTreeMap::new();
+        for (name, input) in &document.inputs.0 {
+            let value = self.builder.input(name, input.dtype, input.shape.clone());
+            self.name(name, value).map_err(|problem| format!("inputs.{name}: {problem}"))?;
+            if let Some(default) = &input.default {
+                let tensor = constant::read(default)
+                    .ok()
+                    .filter(|tensor| tensor.dtype() == input.dtype)
+                    .ok_or_else(|| format!("inputs.{name}: the default is no {}", input.dtype))?;
+                defaults.insert(name.clone(), tensor);
+            }
+            infos.push(TensorInfo {
+                name: name.clone(),
+                tensor: input.tensor.clone().unwrap_or_else(|| format!("{name}:0")),
+                dtype: Some(input.declared_dtype.unwrap_or(input.dtype)),
+                shape: input.shape.clone(),
+            });
+        }
+        Ok((infos, defaults))
+    }
+
+    fn node(
+        &mut self,
+        document: &'a SignatureDocument,
+        position: usize,
+        node: &'a NodeDocument,
+    ) -> Result<(), String> {
+        let op = operator::read(&node.op, &node.attributes).map_err(|problem| match problem {
+            Problem::Unknown => "there is no such operator".into(),
+            Problem::Attributes(text) => text,
+        })?;
+        self.check_variable(&op)?;
+        if node.outputs.is_empty() {
+            return Err("it has no outputs".into());
+        }
+        let inputs = node
+            .inputs
+            .iter()
+            .map(|name| self.value(name).ok_or_else(|| unknown_value(document, position, name)))
+            .collect::<Result<Vec<_>, _>>()?;
+        self.builder.set_scope(node.name.as_ref().unwrap_or(&node.outputs[0]));
+        let outputs = self.builder.push_many(op, &inputs, node.outputs.len());
+        node.outputs.iter().zip(outputs).try_for_each(|(name, value)| self.name(name, value))
+    }
+
+    fn check_variable(&self, op: &Op) -> Result<(), String> {
+        let cell = match op {
+            Op::ReadState(read) => read.cell,
+            Op::AssignState(assign) => assign.cell,
+            _ => return Ok(()),
+        };
+        match self.variables.len() {
+            variables if cell < variables => Ok(()),
+            variables => Err(format!("there is no variable {cell}; \"variables\" lists {variables}")),
+        }
+    }
+
+    fn outputs(
+        &mut self,
+        document: &'a SignatureDocument,
+    ) -> Result<(Vec<TensorInfo>, Vec<(String, ValueId)>), String> {
+        let mut infos = Vec::with_capacity(document.outputs.0.len());
+        let mut results = Vec::with_capacity(document.outputs.0.len());
+        for (name, output) in &document.outputs.0 {
+            let source = output.value.as_ref().unwrap_or(name);
+            let value = self
+                .value(source)
+                .ok_or_else(|| format!("outputs.{name}: no input, node or tensor is called \"{source}\""))?;
+            results.push((name.clone(), value));
+            infos.push(TensorInfo {
+                name: name.clone(),
+                tensor: output.tensor.clone().unwrap_or_else(|| format!("{source}:0")),
+                dtype: output.dtype,
+                shape: output.shape.clone(),
+            });
+        }
+        if results.is_empty() {
+            return Err("outputs: there are none".into());
+        }
+        Ok((infos, results))
+    }
+
+    fn finish(&mut self, results: Vec<(String, ValueId)>) -> Graph {
+        let mut builder = std::mem::take(&mut self.builder);
+        builder.set_states(self.variables.clone());
+        passes::simplify(builder.finish(results))
+    }
+
+    /// Gives a value its name.
+    fn name(&mut self, name: &'a str, value: ValueId) -> Result<(), String> {
+        if self.tensors.contains_key(name) {
+            return Err(format!(
+                "\"{name}\" is already the name of a constant or of a tensor of the weights"
+            ));
+        }
+        match self.values.insert(name, value) {
+            None => Ok(()),
+            Some(_) => Err(format!("\"{name}\" is already the name of another value of the signature")),
+        }
+    }
+
+    /// The value of that name so far; constants enter the graph where they are first read.
+    fn value(&mut self, name: &'a str) -> Option<ValueId> {
+        if let Some(&value) = self.values.get(name) {
+            return Some(value);
+        }
+        let value = self.builder.constant(self.tensors.get(name)?.clone());
+        self.values.insert(name, value);
+        self.used.insert(name.to_owned());
+        Some(value)
+    }
+}
+
+/// Why a node cannot read `name`: it comes later, itself included, or never.
+fn unknown_value(document: &SignatureDocument, position: usize, name: &str) -> String {
+    let makes = |node: &NodeDocument| node.outputs.iter().any(|output| output == name);
+    match document.nodes.iter().skip(position).position(makes) {
+        Some(0) => format!("it reads its own output \"{name}\""),
+        Some(later) => format!(
+            "it reads \"{name}\", which only nodes[{}] computes; nodes stand in the order in which they run",
+            position + later
+        ),
+        None => format!("it reads \"{name}\", but no input, earlier node, constant or weight has that name"),
+    }
+}

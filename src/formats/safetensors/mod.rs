@@ -1,0 +1,64 @@
+//! kinglet's own model folder: `model.json` says what is computed, `model.safetensors` holds the
+//! weights. docs/FORMAT.md describes both.
+//!
+//! The text is short enough to write by hand for a small network, and loading is the cheapest there
+//! is: weights are used where the file is mapped (or where they stand in the binary).
+
+mod constant;
+mod document;
+mod export;
+mod import;
+mod layout;
+mod operator;
+mod weights;
+
+pub use export::save;
+
+use super::{FormatError, LoadedModel};
+use crate::tensor::Buffer;
+use std::{fs, io::ErrorKind, path::Path};
+
+/// What is computed.
+pub const MODEL_FILE: &str = "model.json";
+/// The weights; a model without any needs no such file.
+pub const WEIGHTS_FILE: &str = "model.safetensors";
+
+/// True for a folder of this format.
+pub fn is_model(folder: &Path) -> bool {
+    folder.join(MODEL_FILE).is_file()
+}
+
+/// Reads a version folder.
+pub fn load(folder: &Path) -> Result<LoadedModel, FormatError> {
+    let model_file = folder.join(MODEL_FILE);
+    let text = match fs::read_to_string(&model_file) {
+        Ok(text) => text,
+        Err(error) if error.kind() == ErrorKind::NotFound => {
+            return Err(FormatError::NotFound(folder.to_path_buf()));
+        }
+        Err(error) => return Err(FormatError::io(model_file, &error)),
+    };
+    let weights_file = folder.join(WEIGHTS_FILE);
+    let weights = match Buffer::map_file(&weights_file) {
+        Ok(weights) => Some(weights),
+        Err(error) if error.kind() == ErrorKind::NotFound => None,
+        Err(error) => return Err(FormatError::io(weights_file, &error)),
+    };
+    load_parts(folder, &text, weights)
+}
+
+/// Reads a model whose files are in memory; `folder` is their place in errors.
+pub fn load_parts(folder: &Path, text: &str, weights: Option<Buffer>) -> Result<LoadedModel, FormatError> {
+    let model_file = folder.join(MODEL_FILE);
+    let document = serde_json::from_str(text)
+        .map_err(|error| FormatError::invalid(&model_file, format!("no valid model: {error}")))?;
+    let tensors = match weights {
+        None => Default::default(),
+        Some(weights) => weights::read(&weights)
+            .map_err(|reason| FormatError::invalid(folder.join(WEIGHTS_FILE), reason))?,
+    };
+    import::model(&model_file, &document, tensors)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,279 @@
+//! Normalisation of rows: layer norm, root-mean-square norm, and the affine map that batch norm becomes.
+
+use super::error::{KernelError, expect_length};
+use super::isa::Isa;
+use super::table::Kernels;
+use super::threads::Threads;
+
+/// How rows are normalised; see [`Kernels::norm_rows`].
+#[derive(Clone, Copy, Debug)]
+pub struct RowNorm<'a> {
+    /// Whether the mean is taken away first (layer norm) or not (RMS norm).
+    pub center: bool,
+    /// Added to the variance.
+    pub epsilon: f32,
+    /// A factor per column.
+    pub scale: Option<&'a [f32]>,
+    /// A summand per column.
+    pub shift: Option<&'a [f32]>,
+}
+
+/// Elements per task.
+const GRAIN: usize = 8 * 1024;
+
+impl Kernels {
+    /// For each row of `columns` elements: `out = (x - mean) / sqrt(variance + epsilon) * scale + shift`, with the variance
+    /// over the row (of `x` itself when not centred).
+    pub fn norm_rows(
+        &self,
+        norm: &RowNorm<'_>,
+        columns: usize,
+        x: &[f32],
+        out: &mut [f32],
+        threads: &Threads,
+    ) -> Result<(), KernelError> {
+        expect_length("norm_rows", "out", x.len(), out.len())?;
+        expect_rows("norm_rows", columns, x.len())?;
+        for (argument, values) in [("scale", norm.scale), ("shift", norm.shift)] {
+            if let Some(values) = values {
+                expect_length("norm_rows", argument, columns, values.len())?;
+            }
+        }
+        if x.is_empty() {
+            return Ok(());
+        }
+        let rows = GRAIN.div_ceil(columns);
+        threads.for_each_slice(out, rows * columns, |task, out| {
+            let x = &x[task * rows * columns..][..out.len()];
+            for (x, out) in x.chunks_exact(columns).zip(out.chunks_exact_mut(columns)) {
+                let work = Row {
+                    x: x.as_ptr(),
+                    out: out.as_mut_ptr(),
+                    length: columns,
+                    scale: pointer(norm.scale),
+                    shift: pointer(norm.shift),
+                    center: norm.center,
+                    epsilon: norm.epsilon,
+                };
+                // SAFETY: all parts have `columns` elements or are null.
+                unsafe { (self.norm_row)(&work) };
+            }
+        });
+        Ok(())
+    }
+
+    /// For each row of `scale.len()` elements: `out = x * scale + shift`.
+    pub fn scale_shift(
+        &self,
+        scale: &[f32],
+        shift: &[f32],
+        x: &[f32],
+        out: &mut [f32],
+        threads: &Threads,
+    ) -> Result<(), KernelError> {
+        let columns = scale.len();
+        expect_length("scale_shift", "shift", columns, shift.len())?;
+        expect_length("scale_shift", "out", x.len(), out.len())?;
+        expect_rows("scale_shift", columns, x.len())?;
+        if x.is_empty() {
+            return Ok(());
+        }
+        let rows = GRAIN.div_ceil(columns);
+        threads.for_each_slice(out, rows * columns, |task, out| {
+            let x = &x[task * rows * columns..][..out.len()];
+            for (x, out) in x.chunks_exact(columns).zip(out.chunks_exact_mut(columns)) {
+                // SAFETY: all four have `columns` elements.
+                unsafe {
+                    (self.scale_shift_row)(
+                        x.as_ptr(),
+                        scale.as_ptr(),
+                        shift.as_ptr(),
+                        out.as_mut_ptr(),
+                        columns,
+                    );
+                }
+            }
+        });
+        Ok(())
+    }
+}
+
+fn pointer(values: Option<&[f32]>) -> *const f32 {
+    values.map_or(std::ptr::null(), <[f32]>::as_ptr)
+}
+
+/// Fails unless `length` elements are whole rows of `columns`.
+fn expect_rows(kernel: &'static str, columns: usize, length: usize) -> Result<(), KernelError> {
+    if length == 0 || columns != 0 && length.is_multiple_of(columns) {
+        return Ok(());
+    }
+    Err(KernelError::Descriptor { kernel, argument: "x", problem: "is not whole rows" })
+}
+
+/// One row to normalise.
+pub(super) struct Row {
+    x: *const f32,
+    out: *mut f32,
+    length: usize,
+    /// Null for none.
+    scale: *const f32,
+    /// Null for none.
+    shift: *const f32,
+    center: bool,
+    epsilon: f32,
+}
+
+/// Normalises one row: mean, variance around it, result; three passes over a row in cache.
+///
+/// # Safety
+/// What `row` points to must be there for `length` floats.
+#[inline(always)]
+pub(super) unsafe fn norm_row<I: Isa>(isa: I, row: &Row) {
+    use super::reduce::{Fold, fold_row};
+    let length = row.length;
+    // SAFETY: as the caller vouches; `count` elements remain at `index`.
+    unsafe {
+        let mean = if row.center { fold_row(isa, Fold::Sum, row.x, length) / length as f32 } else { 0.0 };
+        let center = isa.splat(mean);
+        let mut sums = [isa.splat(0.0); 2];
+        let mut index = 0;
+        while index + 2 * I::LANES <= length {
+            for (stream, sum) in sums.iter_mut().enumerate() {
+                let value = isa.sub(isa.load(row.x.add(index + stream * I::LANES)), center);
+                *sum = isa.mul_add(value, value, *sum);
+            }
+            index += 2 * I::LANES;
+        }
+        let mut sum = isa.reduce_add(isa.add(sums[0], sums[1]));
+        while index < length {
+            let value = *row.x.add(index) - mean;
+            sum += value * value;
+            index += 1;
+        }
+        let factor = isa.splat(1.0 / (sum / length as f32 + row.epsilon).sqrt());
+        index = 0;
+        while index < length {
+            let count = (length - index).min(I::LANES);
+            let full = count == I::LANES;
+            let load = Load { count, full };
+            let mut value = isa.mul(isa.sub(load.load(isa, row.x.add(index)), center), factor);
+            if !row.scale.is_null() {
+                value = isa.mul(value, load.load(isa, row.scale.add(index)));
+            }
+            if !row.shift.is_null() {
+                value = isa.add(value, load.load(isa, row.shift.add(index)));
+            }
+            if full {
+                isa.store(row.out.add(index), value);
+            } else {
+                isa.store_partial(row.out.add(index), value, count);
+            }
+            index += count;
+        }
+    }
+}
+
+/// `out = x * scale + shift` for one row.
+///
+/// # Safety
+/// All must be there for `length` floats; `x` and `out` are the same or nothing overlaps.
+#[inline(always)]
+pub(super) unsafe fn scale_shift_row<I: Isa>(
+    isa: I,
+    x: *const f32,
+    scale: *const f32,
+    shift: *const f32,
+    out: *mut f32,
+    length: usize,
+) {
+    let mut index = 0;
+    while index < length {
+        let count = (length - index).min(I::LANES);
+        let full = count == I::LANES;
+        let load = Load { count, full };
+        // SAFETY: `count` elements remain.
+        unsafe {
+            let value = load.load(isa, x.add(index));
+            let value =
+                isa.mul_add(value, load.load(isa, scale.add(index)), load.load(isa, shift.add(index)));
+            if full {
+                isa.store(out.add(index), value)
+            } else {
+                isa.store_partial(out.add(index), value, count)
+            }
+        }
+        index += count;
+    }
+}
+
+#[derive(Clone, Copy)]
+struct Load {
+    count: usize,
+    full: bool,
+}
+
+impl Load {
+    #[inline(always)]
+    unsafe fn load<I: Isa>(self, isa: I, from: *const f32) -> I::F32 {
+        // SAFETY: as the caller vouches for `count`.
+        unsafe { if self.full { isa.load(from) } else { isa.load_partial(from, self.count) } }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::kernels::table::available;
+    use crate::kernels::testing::{assert_close, random};
+
+    #[test]
+    fn rows_of_every_length() {
+        for kernels in available() {
+            for columns in [1, 3, 7, 8, 9, 15, 17, 31, 33, 63, 65, 100, 384] {
+                for center in [true, false] {
+                    let rows = 41;
+                    let x: Vec<f32> = random(rows * columns, 1).iter().map(|x| x * 3.0 + 2.0).collect();
+                    let (scale, shift) = (random(columns, 2), random(columns, 3));
+                    let mut expected = Vec::new();
+                    for row in x.chunks(columns) {
+                        let mean: f64 = row.iter().map(|&x| f64::from(x)).sum::<f64>() / columns as f64;
+                        let mean = if center { mean } else { 0.0 };
+                        let variance: f64 =
+                            row.iter().map(|&x| (f64::from(x) - mean).powi(2)).sum::<f64>() / columns as f64;
+                        for (column, &x) in row.iter().enumerate() {
+                            let normal = (f64::from(x) - mean) / (variance + 1e-3).sqrt();
+                            expected.push(normal * f64::from(scale[column]) + f64::from(shift[column]));
+                        }
+                    }
+                    let norm = RowNorm { center, epsilon: 1e-3, scale: Some(&scale), shift: Some(&shift) };
+                    let mut out = vec![0.0; x.len()];
+                    kernels.norm_rows(&norm, columns, &x, &mut out, &Threads::new(2)).unwrap();
+                    assert_close(&out, &expected, 3e-6);
+
+                    kernels.scale_shift(&scale, &shift, &x, &mut out, &Threads::new(2)).unwrap();
+                    let expected: Vec<f64> = (0..x.len())
+                        .map(|i| {
+                            f64::from(x[i]) * f64::from(scale[i % columns]) + f64::from(shift[i % columns])
+                        })
+                        .collect();
+                    assert_close(&out, &expected, 1e-6);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn lying_lengths_are_refused() {
+        let kernels = available()[0];
+        let single = Threads::single();
+        let norm = RowNorm { center: true, epsilon: 0.0, scale: None, shift: None };
+        let mut out = [0.0; 6];
+        assert!(kernels.norm_rows(&norm, 4, &[0.0; 6], &mut out, &single).is_err());
+        assert!(kernels.norm_rows(&norm, 0, &[0.0; 6], &mut out, &single).is_err());
+        assert!(kernels.norm_rows(&norm, 3, &[0.0; 5], &mut out, &single).is_err());
+        let bad = RowNorm { scale: Some(&[1.0; 2]), ..norm };
+        assert!(kernels.norm_rows(&bad, 3, &[0.0; 6], &mut out, &single).is_err());
+        assert!(kernels.scale_shift(&[1.0; 3], &[1.0; 2], &[0.0; 6], &mut out, &single).is_err());
+        assert!(kernels.norm_rows(&norm, 3, &[], &mut [], &single).is_ok());
+    }
+}

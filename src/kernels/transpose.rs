@@ -1,0 +1,320 @@
+//! Permutation of axes, for elements of any kind.
+//!
+//! Axes that stay neighbours are merged first. If the innermost axis stays innermost, rows are copied; else the
+//! two axes that are innermost before and after are walked in square blocks, so that both sides use whole cache lines.
+
+use super::error::{KernelError, expect_length, product};
+use super::threads::Threads;
+
+/// How a shape is permuted: output axis `i` is input axis `permutation[i]`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TransposePlan {
+    out_shape: Vec<usize>,
+    length: usize,
+    /// Merged output axes, outermost first; never empty.
+    dims: Vec<Dim>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Dim {
+    size: usize,
+    /// Elements between neighbours in the input.
+    stride: usize,
+}
+
+/// Side of the square blocks.
+const BLOCK: usize = 16;
+/// Elements per task.
+const GRAIN: usize = 32 * 1024;
+
+impl TransposePlan {
+    /// Fails unless `permutation` names every axis of `shape` once.
+    pub fn new(shape: &[usize], permutation: &[usize]) -> Result<TransposePlan, KernelError> {
+        let mut seen = vec![false; shape.len()];
+        let valid = permutation.len() == shape.len()
+            && permutation.iter().all(|&axis| axis < seen.len() && !std::mem::replace(&mut seen[axis], true));
+        if !valid {
+            return Err(KernelError::Descriptor {
+                kernel: "transpose",
+                argument: "permutation",
+                problem: "does not name every axis once",
+            });
+        }
+        let length = product("transpose", "shape", shape)?;
+        let mut strides = vec![1usize; shape.len()];
+        for axis in (1..shape.len()).rev() {
+            strides[axis - 1] = strides[axis].saturating_mul(shape[axis]);
+        }
+        let mut dims: Vec<Dim> = Vec::new();
+        for &axis in permutation {
+            let next = Dim { size: shape[axis], stride: strides[axis] };
+            if next.size == 1 {
+                continue;
+            }
+            match dims.last_mut() {
+                Some(last) if last.stride == next.stride.saturating_mul(next.size) => {
+                    *last = Dim { size: last.size.saturating_mul(next.size), stride: next.stride };
+                }
+                _ => dims.push(next),
+            }
+        }
+        if dims.is_empty() {
+            dims.push(Dim { size: 1, stride: 1 });
+        }
+        let out_shape = permutation.iter().map(|&axis| shape[axis]).collect();
+        Ok(TransposePlan { out_shape, length, dims })
+    }
+
+    /// The permuted shape.
+    pub fn out_shape(&self) -> &[usize] {
+        &self.out_shape
+    }
+
+    /// Whether the elements keep their order.
+    pub fn is_copy(&self) -> bool {
+        self.dims.len() == 1
+    }
+}
+
+/// `out = permuted x`
+pub fn transpose<T: Clone + Send + Sync>(
+    plan: &TransposePlan,
+    x: &[T],
+    out: &mut [T],
+    threads: &Threads,
+) -> Result<(), KernelError> {
+    expect_length("transpose", "x", plan.length, x.len())?;
+    expect_length("transpose", "out", plan.length, out.len())?;
+    let Some((last, outer)) = plan.dims.split_last() else { return Ok(()) };
+    if out.is_empty() {
+        return Ok(());
+    }
+    if last.stride == 1 {
+        let rows = GRAIN.div_ceil(last.size);
+        threads.for_each_slice(out, rows * last.size, |task, out| {
+            let mut walk = Odometer::new(outer, task * rows);
+            for row in out.chunks_exact_mut(last.size) {
+                row.clone_from_slice(&x[walk.offset..][..last.size]);
+                walk.advance();
+            }
+        });
+        return Ok(());
+    }
+    // Some output axis has input stride 1: together with the last it makes planes to turn.
+    let Some(unit) = outer.iter().position(|dim| dim.stride == 1) else { return Ok(()) };
+    let between: usize = outer[unit + 1..].iter().map(|dim| dim.size).product();
+    let height = outer[unit].size;
+    // One output slab holds all of the axes from `unit` on.
+    let slab = height * between * last.size;
+    let slabs = out.len() / slab;
+    if slabs >= threads.count() || threads.count() == 1 {
+        threads.for_each_slice(out, GRAIN.div_ceil(slab) * slab, |task, out| {
+            let mut walk = Odometer::new(&outer[..unit], task * GRAIN.div_ceil(slab));
+            for out in out.chunks_exact_mut(slab) {
+                turn_slab(&x[walk.offset..], out, 0..height, &outer[unit + 1..], *last);
+                walk.advance();
+            }
+        });
+    } else {
+        // Few slabs: each is cut along its first axis, and rows of the input are shared.
+        let mut walk = Odometer::new(&outer[..unit], 0);
+        let row = between * last.size;
+        let rows = GRAIN.div_ceil(row).next_multiple_of(BLOCK);
+        for out in out.chunks_exact_mut(slab) {
+            threads.for_each_slice(out, rows * row, |task, out| {
+                let first = task * rows;
+                let range = first..first + out.len() / row;
+                turn_slab(&x[walk.offset..], out, range, &outer[unit + 1..], *last);
+            });
+            walk.advance();
+        }
+    }
+    Ok(())
+}
+
+/// [`transpose`] on bytes, for elements of 1, 2, 4, 8 or 16.
+pub fn transpose_bytes(
+    plan: &TransposePlan,
+    element_size: usize,
+    x: &[u8],
+    out: &mut [u8],
+    threads: &Threads,
+) -> Result<(), KernelError> {
+    macro_rules! sized {
+        ($($size:literal)+) => {
+            match element_size {
+                $($size => {
+                    let ((x, rest), (out, out_rest)) = (x.as_chunks::<$size>(), out.as_chunks_mut::<$size>());
+                    expect_length("transpose", "x", 0, rest.len())?;
+                    expect_length("transpose", "out", 0, out_rest.len())?;
+                    transpose(plan, x, out, threads)
+                })+
+                _ => Err(KernelError::Descriptor {
+                    kernel: "transpose",
+                    argument: "element_size",
+                    problem: "is not 1, 2, 4, 8 or 16",
+                }),
+            }
+        };
+    }
+    sized!(1 2 4 8 16)
+}
+
+/// `out[i][m][j] = x[(rows.start + i) + middle offset m + j * last.stride]`, with `i` over `rows` and `m` over the axes of
+/// `middle`.
+fn turn_slab<T: Clone>(x: &[T], out: &mut [T], rows: std::ops::Range<usize>, middle: &[Dim], last: Dim) {
+    let count: usize = middle.iter().map(|dim| dim.size).product();
+    let row = count * last.size;
+    let height = rows.len();
+    let mut walk = Odometer::new(middle, 0);
+    for m in 0..count {
+        let x = &x[walk.offset + rows.start..];
+        let mut top = 0;
+        while top < height {
+            let bottom = (top + BLOCK).min(height);
+            let mut left = 0;
+            while left < last.size {
+                let right = (left + BLOCK).min(last.size);
+                for i in top..bottom {
+                    let to = &mut out[i * row + m * last.size + left..][..right - left];
+                    for (to, from) in
+                        to.iter_mut().zip(x[i + left * last.stride..].iter().step_by(last.stride))
+                    {
+                        to.clone_from(from);
+                    }
+                }
+                left = right;
+            }
+            top = bottom;
+        }
+        walk.advance();
+    }
+}
+
+/// Walks axes in order and keeps the input offset, without allocation per step.
+struct Odometer<'a> {
+    dims: &'a [Dim],
+    index: usize,
+    offset: usize,
+}
+
+impl<'a> Odometer<'a> {
+    fn new(dims: &'a [Dim], index: usize) -> Odometer<'a> {
+        let mut walk = Odometer { dims, index, offset: 0 };
+        walk.locate();
+        walk
+    }
+
+    fn locate(&mut self) {
+        let mut rest = self.index;
+        self.offset = 0;
+        for dim in self.dims.iter().rev() {
+            self.offset += rest % dim.size * dim.stride;
+            rest /= dim.size;
+        }
+    }
+
+    fn advance(&mut self) {
+        self.index += 1;
+        match self.dims.last() {
+            Some(dim) if !self.index.is_multiple_of(dim.size) => self.offset += dim.stride,
+            _ => self.locate(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn naive(shape: &[usize], permutation: &[usize]) -> Vec<u32> {
+        let out_shape: Vec<usize> = permutation.iter().map(|&axis| shape[axis]).collect();
+        let length: usize = shape.iter().product();
+        (0..length)
+            .map(|index| {
+                let mut position = vec![0; shape.len()];
+                let mut rest = index;
+                for (at, &size) in out_shape.iter().enumerate().rev() {
+                    position[permutation[at]] = rest % size;
+                    rest /= size;
+                }
+                shape.iter().zip(&position).fold(0, |offset, (&size, &p)| offset * size + p) as u32
+            })
+            .collect()
+    }
+
+    #[test]
+    fn every_permutation() {
+        let shapes: [&[usize]; 9] = [
+            &[],
+            &[7],
+            &[5, 9],
+            &[100, 33],
+            &[2, 17, 19],
+            &[3, 1, 40],
+            &[2, 3, 4, 5],
+            &[1, 20, 3, 17],
+            &[2, 3, 1, 4, 3],
+        ];
+        for shape in shapes {
+            let mut permutations = vec![vec![]];
+            for axis in 0..shape.len() {
+                permutations = permutations
+                    .iter()
+                    .flat_map(|p: &Vec<usize>| {
+                        (0..=p.len()).map(move |at| {
+                            let mut p = p.clone();
+                            p.insert(at, axis);
+                            p
+                        })
+                    })
+                    .collect();
+            }
+            let x: Vec<u32> = (0..shape.iter().product::<usize>() as u32).collect();
+            for permutation in permutations {
+                let plan = TransposePlan::new(shape, &permutation).unwrap();
+                let expected = naive(shape, &permutation);
+                let mut out = vec![u32::MAX; x.len()];
+                transpose(&plan, &x, &mut out, &Threads::single()).unwrap();
+                assert_eq!(out, expected, "{shape:?} {permutation:?}");
+                let bytes: Vec<u8> = x.iter().flat_map(|x| x.to_le_bytes()).collect();
+                let mut turned = vec![0; bytes.len()];
+                transpose_bytes(&plan, 4, &bytes, &mut turned, &Threads::single()).unwrap();
+                assert!(
+                    turned.as_chunks::<4>().0.iter().zip(&out).all(|(a, b)| u32::from_le_bytes(*a) == *b)
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn large_planes_on_threads() {
+        for (shape, permutation) in [
+            (vec![300, 500], vec![1, 0]),
+            (vec![5, 70, 900], vec![0, 2, 1]),
+            (vec![64, 70, 90], vec![2, 0, 1]),
+        ] {
+            let plan = TransposePlan::new(&shape, &permutation).unwrap();
+            let x: Vec<u32> = (0..plan.length as u32).collect();
+            let mut out = vec![0; x.len()];
+            transpose(&plan, &x, &mut out, &Threads::new(3)).unwrap();
+            assert_eq!(out, naive(&shape, &permutation));
+        }
+    }
+
+    #[test]
+    fn lying_descriptors_are_refused() {
+        assert!(TransposePlan::new(&[2, 3], &[0]).is_err());
+        assert!(TransposePlan::new(&[2, 3], &[0, 0]).is_err());
+        assert!(TransposePlan::new(&[2, 3], &[0, 2]).is_err());
+        assert!(TransposePlan::new(&[1 << 40, 1 << 40], &[0, 1]).is_err());
+        let plan = TransposePlan::new(&[2, 3], &[1, 0]).unwrap();
+        let single = Threads::single();
+        assert!(transpose(&plan, &[0; 5], &mut [0; 6], &single).is_err());
+        assert!(transpose(&plan, &[0; 6], &mut [0; 5], &single).is_err());
+        assert!(transpose_bytes(&plan, 4, &[0; 24], &mut [0; 25], &single).is_err());
+        assert!(transpose_bytes(&plan, 3, &[0; 18], &mut [0; 18], &single).is_err());
+        let empty = TransposePlan::new(&[0, 3], &[1, 0]).unwrap();
+        assert!(transpose::<u8>(&empty, &[], &mut [], &single).is_ok());
+    }
+}
