@@ -6,6 +6,7 @@
 pub mod json;
 pub mod protobuf;
 pub mod tensor_proto;
+pub mod tfs_grpc;
 pub mod tfs_rest;
 
 use crate::{
@@ -21,5 +22,3 @@ pub trait Surface: Send + Sync {
     /// Answers the request.
     fn handle(&self, request: Request, patience: &Patience) -> Response;
 }
-pub mod tfs_grpc;
-pub mod tfs_rest;

@@ -1,7 +1,7 @@
 //! One handler for every port: gRPC by its content type, health and metrics by their path, the rest is REST.
 
 use crate::{
-    api::{tfs_grpc::TfsGrpc, tfs_rest::TfsRest},
+    api::{Surface, tfs_grpc::TfsGrpc, tfs_rest::TfsRest},
     cli::Options,
     models::{Error, Patience, Registry},
     wire::{Body, Handler, Request, RequestHead, Response, grpc},
@@ -50,19 +50,9 @@ impl Surfaces {
         grpc::encode(result, request)
     }
 
-    fn answer_rest(&self, mut request: Request) -> Response {
+    fn answer_rest(&self, request: Request) -> Response {
         let patience = Patience { deadline: request.received.checked_add(self.rest_timeout) };
-        let body = std::mem::take(&mut request.body);
-        let header = |name: &str| request.headers.get(name);
-        let answer = self.rest.handle(&request.method, &request.target, &header, body, &patience);
-        let mut response = Response::new(answer.status, answer.content_type, answer.body);
-        for (name, value) in answer.headers {
-            response.headers.push(name, value);
-        }
-        if answer.close {
-            response.headers.push("Connection", "close");
-        }
-        response
+        self.rest.handle(request, &patience)
     }
 
     fn answer_health(&self, path: &str) -> Option<Response> {

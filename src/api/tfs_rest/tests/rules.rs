@@ -318,3 +318,30 @@ proptest! {
         prop_assert_eq!(read, values);
     }
 }
+
+/// Bodies whose numbers are read while they are checked give what the second pass gives.
+#[test]
+fn both_ways_of_reading_agree() {
+    for values in [
+        "[1, 2.5], [-3e2, 4]",
+        "[[1.0], [2.0]], [[3.0], [4.0]]",
+        "1.5, 2.5 , NaN",
+        "[], []",
+        "[0.1, 0.2], [0.3, Infinity]",
+        "1234567890123456789012, 1e-50",
+    ] {
+        // The name in escapes cannot be foreseen, so its numbers are read in the second pass.
+        let plain = format!(r#"{{"signature_name":"id_float32","other":[7],"instances":[{values}]}}"#);
+        let escaped = plain.replace("id_float32", "id_\\u0066loat32");
+        assert_eq!(answered(false, &plain), answered(false, &escaped), "{values}");
+        let (plain, escaped) = (plain.replace("instances", "inputs"), escaped.replace("instances", "inputs"));
+        assert_eq!(answered(false, &plain), answered(false, &escaped), "{values}");
+        let named = plain.replace("\"inputs\":", "\"inputs\":{\"x\":") + "}";
+        assert_eq!(answered(false, &plain), answered(false, &named), "{values}");
+    }
+    for values in ["[1, 2], [3]", "[1, [2]]", "1, [2]", "1, \"a\"", "1, 2, true", "[1, 2], 3"] {
+        let plain = body_text(values);
+        let escaped = plain.replace("id_float32", "id_\\u0066loat32");
+        assert_eq!(refused(false, PREDICT, &plain), refused(false, PREDICT, &escaped), "{values}");
+    }
+}
