@@ -8,3 +8,17 @@ pub mod protobuf;
 pub mod tensor_proto;
 pub mod tfs_grpc;
 pub mod tfs_rest;
+
+use crate::{
+    models::Patience,
+    wire::{Request, Response},
+};
+
+/// An API over HTTP.
+pub trait Surface: Send + Sync {
+    /// Whether the request is one of this API's, be it a wrong one.
+    fn takes(&self, request: &Request) -> bool;
+
+    /// Answers the request.
+    fn handle(&self, request: Request, patience: &Patience) -> Response;
+}

@@ -2,7 +2,7 @@
 
 use super::named;
 use crate::{
-    api::{tfs_grpc::TfsGrpc, tfs_rest::TfsRest},
+    api::{Surface, tfs_grpc::TfsGrpc, tfs_rest::TfsRest},
     models::{Code, Entrypoint, Monitoring, Patience, Registry, Stats},
     wire::{Body, Event, Handler, Protocol, Request, RequestHead, Response},
 };
@@ -11,7 +11,7 @@ use std::{
         Arc,
         atomic::{AtomicBool, Ordering},
     },
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 /// Kinglet's own path of the page of metrics.
@@ -36,20 +36,11 @@ impl Surfaces {
         self.grpc.set_serving(false);
     }
 
-    fn answer_rest(&self, mut request: Request) -> Response {
+    fn answer_rest(&self, request: Request) -> Response {
         let patience = Patience { deadline: request.received.checked_add(self.rest_timeout) };
-        let body = std::mem::take(&mut request.body);
-        let header = |name: &str| request.headers.get(name);
-        let answer = self.rest.handle(&request.method, &request.target, &header, body, &patience);
-        let named = named::of_rest(path_of(&request.target));
-        self.record(named, Entrypoint::Rest, named::code_of(answer.status), &request);
-        let mut response = Response::new(answer.status, answer.content_type, answer.body);
-        for (name, value) in answer.headers {
-            response.headers.push(name, value);
-        }
-        if answer.close {
-            response.headers.push("Connection", "close");
-        }
+        let (call, named) = (Call::of(&request), named::of_rest(path_of(&request.target)));
+        let response = self.rest.handle(request, &patience);
+        self.record(named, Entrypoint::Rest, named::code_of(response.status), &call);
         response
     }
 
@@ -59,17 +50,10 @@ impl Surfaces {
         named: Option<(&'static str, String)>,
         entrypoint: Entrypoint,
         code: Code,
-        request: &Request,
+        call: &Call,
     ) {
-        let took = request.received.elapsed();
-        log::debug!(
-            target: "access",
-            "{} {} {} {:.3} ms",
-            request.method,
-            request.target,
-            code.name(),
-            took.as_secs_f64() * 1e3
-        );
+        let took = call.received.elapsed();
+        log::debug!(target: "access", "{} {} {:.3} ms", call.line, code.name(), took.as_secs_f64() * 1e3);
         if let Some((api, model)) = named {
             self.stats.request(&model, api, entrypoint, code, took);
         }
@@ -111,8 +95,9 @@ impl Surfaces {
 impl Handler for Surfaces {
     fn handle(&self, request: Request) -> Response {
         if self.grpc.takes(&request) {
+            let call = Call::of(&request);
             return self.grpc.handle(&request, &Patience::default(), |path, message, code| {
-                self.record(named::of_grpc(path, message), Entrypoint::Grpc, code, &request);
+                self.record(named::of_grpc(path, message), Entrypoint::Grpc, code, &call);
             });
         }
         match self.answer_operator(&request.target) {
@@ -142,6 +127,21 @@ impl Handler for Surfaces {
             Event::Sent(bytes) => self.stats.bytes(0, bytes),
             _ => {}
         }
+    }
+}
+
+/// What the access log and the metrics need of a request.
+struct Call {
+    /// Method and target; empty where nobody logs them.
+    line: String,
+    received: Instant,
+}
+
+impl Call {
+    fn of(request: &Request) -> Self {
+        let logged = log::log_enabled!(target: "access", log::Level::Debug);
+        let line = if logged { format!("{} {}", request.method, request.target) } else { String::new() };
+        Self { line, received: request.received }
     }
 }
 

@@ -7,45 +7,45 @@
 
 /// Appends a finite or non-finite binary32.
 pub(super) fn write_f32(value: f32, out: &mut Vec<u8>) {
-    const DIGITS: u32 = 9;
     let bits = value.to_bits();
     let (exponent, fraction) = (bits >> 23 & 0xff, bits & 0x7f_ffff);
     if exponent == 0xff || value == 0.0 {
         return write_special(f64::from(value), out);
     }
+    let magnitude = value.abs();
     let exact = match exponent {
         0 => None,
-        _ => Digits::exact(u64::from(fraction | 1 << 23), exponent as i32 - 150, DIGITS),
+        _ => Exact::<9>::of(u64::from(fraction | 1 << 23), exponent as i32 - 150),
     };
     let digits = match exact {
         // Half the distance between two neighbours is at most 2^-24 of the value.
-        Some(exact) => match exact.six(DIGITS) {
-            Some((six, error)) if error <= exact.integer >> 23 && six.reads_as_f32(value.abs()) => six,
-            _ => exact.rounded(DIGITS),
+        Some(exact) => match exact.six(exact.integer >> 23) {
+            Some(six) if six.reads_as_f32(magnitude) => six,
+            _ => exact.rounded(),
         },
-        None => Digits::slow(value.abs().into(), DIGITS, |six| six.reads_as_f32(value.abs())),
+        None => Digits::slow(magnitude.into(), 9, |six| six.reads_as_f32(magnitude)),
     };
     digits.write(value.is_sign_negative(), out);
 }
 
 /// Appends a finite or non-finite binary64.
 pub(super) fn write_f64(value: f64, out: &mut Vec<u8>) {
-    const DIGITS: u32 = 17;
     let bits = value.to_bits();
     let (exponent, fraction) = (bits >> 52 & 0x7ff, bits & 0xf_ffff_ffff_ffff);
     if exponent == 0x7ff || value == 0.0 {
         return write_special(value, out);
     }
+    let magnitude = value.abs();
     let exact = match exponent {
         0 => None,
-        _ => Digits::exact(fraction | 1 << 52, exponent as i32 - 1075, DIGITS),
+        _ => Exact::<17>::of(fraction | 1 << 52, exponent as i32 - 1075),
     };
     let digits = match exact {
-        Some(exact) => match exact.six(DIGITS) {
-            Some((six, error)) if error <= exact.integer >> 50 && six.to_f64() == value.abs() => six,
-            _ => exact.rounded(DIGITS),
+        Some(exact) => match exact.six(exact.integer >> 50) {
+            Some(six) if six.to_f64() == magnitude => six,
+            _ => exact.rounded(),
         },
-        None => Digits::slow(value.abs(), DIGITS, |six| six.to_f64() == value.abs()),
+        None => Digits::slow(magnitude, 17, |six| six.to_f64() == magnitude),
     };
     digits.write(value.is_sign_negative(), out);
 }
@@ -73,52 +73,120 @@ fn write_special(value: f64, out: &mut Vec<u8>) {
     });
 }
 
-/// `integer` times 10^`power`, and a non-zero part below the integer where `more` says so.
-#[derive(Clone, Copy)]
-struct Digits {
+/// A value as an integer of `PRECISION` digits or one more, times 10^`power`; what lies below the
+/// integer is `rest`.
+struct Exact<const PRECISION: u32> {
     integer: u64,
     power: i32,
-    more: Part,
-    /// The number of digits that `%g` counts with.
-    precision: u32,
+    rest: Rest,
 }
 
 /// The part of a value below its last digit, against half a unit of that digit.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-enum Part {
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Rest {
     None,
     BelowHalf,
     Half,
     AboveHalf,
 }
 
-impl Digits {
-    /// At least `precision` digits, at most one more, of `significand` * 2^`exponent`; `None` where
-    /// 128 bits do not suffice.
-    fn exact(significand: u64, exponent: i32, precision: u32) -> Option<Self> {
-        // floor(log10) of the value, or one less: 1233 / 4096 is just below log10(2).
+impl<const PRECISION: u32> Exact<PRECISION> {
+    const LIMIT: u64 = 10u64.pow(PRECISION);
+    /// What six digits leave of `PRECISION`, and of one more.
+    const UNIT: u64 = 10u64.pow(PRECISION - 6);
+    const LONG_UNIT: u64 = 10u64.pow(PRECISION - 5);
+
+    /// `significand` * 2^`exponent`; `None` where 128 bits do not suffice.
+    #[inline]
+    fn of(significand: u64, exponent: i32) -> Option<Self> {
+        // floor(log10) of the value, or one less: both factors are log10(2), rounded downwards for
+        // the product.
         let top = exponent + 63 - significand.leading_zeros() as i32;
-        let estimate = if top >= 0 { top * 1233 >> 12 } else { (top * 1234 >> 12) - 1 };
-        let power = estimate - (precision as i32 - 1);
-        let (integer, more) = if power <= 0 {
-            let five = *FIVES.get(power.unsigned_abs() as usize)?;
-            let product = five.checked_mul(u128::from(significand))?;
+        let estimate = if top >= 0 { top * 1233 >> 12 } else { top * 315_653 >> 20 };
+        let power = estimate - (PRECISION as i32 - 1);
+        let five = *FIVES.get(power.unsigned_abs() as usize)?;
+        let (integer, rest) = if power <= 0 {
+            // The product of a short five needs no check.
+            let product = match u64::try_from(five) {
+                Ok(five) => u128::from(five) * u128::from(significand),
+                Err(_) => five.checked_mul(u128::from(significand))?,
+            };
             match exponent - power {
-                up @ 0.. => (product.checked_shl(up as u32).filter(|p| p >> up == product)?, Part::None),
-                down @ -127.. => (product >> -down, Part::of(product << (128 + down), 1 << 127)),
+                down @ -127..0 => (product >> -down, Rest::of(product << (128 + down), 1 << 127)),
+                up @ 0..128 => ((product << up >> up == product).then_some(product << up)?, Rest::None),
                 _ => return None,
             }
         } else {
-            let five = *FIVES.get(power as usize)?;
-            let up = u32::try_from(exponent - power).ok()?;
-            let shifted =
-                u128::from(significand).checked_shl(up).filter(|p| p >> up == significand.into())?;
-            let rest = shifted % five;
-            (shifted / five, if rest == 0 { Part::None } else { Part::of(rest * 2, five) })
+            let up = u32::try_from(exponent - power).ok().filter(|&up| up < 128)?;
+            let shifted = u128::from(significand) << up;
+            if shifted >> up != u128::from(significand) {
+                return None;
+            }
+            (shifted / five, Rest::of(shifted % five * 2, five))
         };
-        Some(Self { integer: u64::try_from(integer).ok()?, power, more, precision })
+        Some(Self { integer: u64::try_from(integer).ok()?, power, rest })
     }
 
+    /// The nearest number of six digits, if it is within `error` units of the integer.
+    #[inline]
+    fn six(&self, error: u64) -> Option<Digits> {
+        let (mut integer, part, unit, power) = if self.integer < Self::LIMIT {
+            (self.integer / Self::UNIT, self.integer % Self::UNIT, Self::UNIT, PRECISION - 6)
+        } else {
+            (self.integer / Self::LONG_UNIT, self.integer % Self::LONG_UNIT, Self::LONG_UNIT, PRECISION - 5)
+        };
+        if part > error {
+            if unit - part > error {
+                return None;
+            }
+            integer += 1;
+        }
+        Some(Digits { integer, power: self.power + power as i32, precision: 6 })
+    }
+
+    /// The nearest number of `PRECISION` digits, ties to even.
+    #[inline]
+    fn rounded(&self) -> Digits {
+        let (mut integer, mut power, mut rest) = (self.integer, self.power, self.rest);
+        if integer >= Self::LIMIT {
+            rest = match (integer % 10, rest) {
+                (0, Rest::None) => Rest::None,
+                (0..5, _) => Rest::BelowHalf,
+                (5, Rest::None) => Rest::Half,
+                _ => Rest::AboveHalf,
+            };
+            integer /= 10;
+            power += 1;
+        }
+        let up = match rest {
+            Rest::None | Rest::BelowHalf => false,
+            Rest::Half => integer % 2 == 1,
+            Rest::AboveHalf => true,
+        };
+        Digits { integer: integer + u64::from(up), power, precision: PRECISION }
+    }
+}
+
+impl Rest {
+    fn of(rest: u128, half: u128) -> Self {
+        match rest.cmp(&half) {
+            _ if rest == 0 => Rest::None,
+            std::cmp::Ordering::Less => Rest::BelowHalf,
+            std::cmp::Ordering::Equal => Rest::Half,
+            std::cmp::Ordering::Greater => Rest::AboveHalf,
+        }
+    }
+}
+
+/// `integer` times 10^`power`, to be written with `precision` significant digits.
+#[derive(Clone, Copy)]
+struct Digits {
+    integer: u64,
+    power: i32,
+    precision: u32,
+}
+
+impl Digits {
     /// Six digits where those read back, else `precision`.
     #[cold]
     fn slow(magnitude: f64, precision: u32, reads_back: impl Fn(Self) -> bool) -> Self {
@@ -132,51 +200,7 @@ impl Digits {
         let (digits, exponent) = text.split_once('e').unwrap_or((&text, "0"));
         let integer = digits.bytes().filter(u8::is_ascii_digit).fold(0, |n, d| n * 10 + u64::from(d - b'0'));
         let power = exponent.parse().unwrap_or(0) - (precision as i32 - 1);
-        Self { integer, power, more: Part::None, precision }
-    }
-
-    /// Rounded to `precision` digits, ties to even.
-    fn rounded(self, precision: u32) -> Self {
-        let limit = TENS.get(precision as usize).copied().unwrap_or(u64::MAX);
-        let mut digits = Self { precision, ..self };
-        while digits.integer >= limit {
-            let last = digits.integer % 10;
-            digits.more = match (last, digits.more) {
-                (0, Part::None) => Part::None,
-                (0..5, _) => Part::BelowHalf,
-                (5, Part::None) => Part::Half,
-                _ => Part::AboveHalf,
-            };
-            digits.integer /= 10;
-            digits.power += 1;
-        }
-        let up = match digits.more {
-            Part::None | Part::BelowHalf => false,
-            Part::Half => digits.integer % 2 == 1,
-            Part::AboveHalf => true,
-        };
-        digits.integer += u64::from(up);
-        digits.more = Part::None;
-        if digits.integer == limit {
-            digits.integer /= 10;
-            digits.power += 1;
-        }
-        digits
-    }
-
-    /// The nearest number of six digits and, in units of `integer`, how far off it is.
-    fn six(self, precision: u32) -> Option<(Self, u64)> {
-        let limit = *TENS.get(precision as usize)?;
-        let dropped = precision - 6 + u32::from(self.integer >= limit);
-        let unit = *TENS.get(dropped as usize)?;
-        let rest = self.integer % unit;
-        let (integer, error) = if rest * 2 < unit {
-            (self.integer / unit, rest)
-        } else {
-            (self.integer / unit + 1, unit - rest)
-        };
-        let six = Self { integer, power: self.power + dropped as i32, more: Part::None, precision: 6 };
-        Some((six.rounded(6), error))
+        Self { integer, power, precision }
     }
 
     fn to_f64(self) -> f64 {
@@ -203,9 +227,13 @@ impl Digits {
         double as f32 == magnitude
     }
 
-    /// In `%g` form for `precision` digits.
+    /// In `%g` form.
     fn write(self, negative: bool, out: &mut Vec<u8>) {
-        let Self { mut integer, mut power, precision, .. } = self;
+        let Self { mut integer, mut power, precision } = self;
+        while integer.is_multiple_of(1000) && integer > 0 {
+            integer /= 1000;
+            power += 3;
+        }
         while integer.is_multiple_of(10) && integer > 0 {
             integer /= 10;
             power += 1;
@@ -213,68 +241,96 @@ impl Digits {
         let mut buffer = [b'0'; 20];
         let digits = decimal(integer, &mut buffer);
         let exponent = power + digits.len() as i32 - 1;
+        let mut text = Text::default();
         if negative {
-            out.push(b'-');
+            text.push(b'-');
         }
         if exponent < -4 || exponent >= precision as i32 {
-            let (first, rest) = digits.split_at(1);
-            out.extend_from_slice(first);
-            if !rest.is_empty() {
-                out.push(b'.');
-                out.extend_from_slice(rest);
-            }
-            out.extend_from_slice(if exponent < 0 { b"e-" } else { b"e+" });
-            let mut buffer = [b'0'; 20];
+            text.with_point(digits, 1);
+            text.push(b'e');
+            text.push(if exponent < 0 { b'-' } else { b'+' });
             let exponent = u64::from(exponent.unsigned_abs());
             if exponent < 10 {
-                out.push(b'0');
+                text.push(b'0');
             }
-            out.extend_from_slice(decimal(exponent, &mut buffer));
+            let mut buffer = [b'0'; 20];
+            decimal(exponent, &mut buffer).iter().for_each(|&digit| text.push(digit));
         } else if exponent < 0 {
-            out.extend_from_slice(b"0.");
-            zeros(-exponent - 1, out);
-            out.extend_from_slice(digits);
-        } else if let Some((whole, fraction)) =
-            digits.split_at_checked(exponent as usize + 1).filter(|(_, fraction)| !fraction.is_empty())
-        {
-            out.extend_from_slice(whole);
-            out.push(b'.');
-            out.extend_from_slice(fraction);
+            text.push(b'0');
+            text.push(b'.');
+            (1..-exponent).for_each(|_| text.push(b'0'));
+            digits.iter().for_each(|&digit| text.push(digit));
         } else {
-            out.extend_from_slice(digits);
-            zeros(power, out);
-            out.extend_from_slice(b".0");
+            text.with_point(digits, exponent as usize + 1);
+            if power >= 0 {
+                (0..power).for_each(|_| text.push(b'0'));
+                text.push(b'.');
+                text.push(b'0');
+            }
         }
+        out.extend_from_slice(text.as_bytes());
     }
 }
 
-impl Part {
-    fn of(rest: u128, half: u128) -> Self {
-        match rest.cmp(&half) {
-            _ if rest == 0 => Part::None,
-            std::cmp::Ordering::Less => Part::BelowHalf,
-            std::cmp::Ordering::Equal => Part::Half,
-            std::cmp::Ordering::Greater => Part::AboveHalf,
-        }
-    }
+/// The text of one number, to be appended in one piece.
+#[derive(Default)]
+struct Text {
+    bytes: [u8; 32],
+    len: usize,
 }
 
-fn zeros(count: i32, out: &mut Vec<u8>) {
-    out.resize(out.len() + usize::try_from(count).unwrap_or(0), b'0');
+impl Text {
+    /// No number is longer than the text: 1 sign, 17 digits, 1 point, 5 for the exponent, or 4 zeros.
+    #[inline(always)]
+    fn push(&mut self, byte: u8) {
+        if let Some(slot) = self.bytes.get_mut(self.len) {
+            *slot = byte;
+            self.len += 1;
+        }
+    }
+
+    /// Digits with a point behind the first `whole`, if more follow.
+    #[inline(always)]
+    fn with_point(&mut self, digits: &[u8], whole: usize) {
+        for (place, &digit) in digits.iter().enumerate() {
+            if place == whole {
+                self.push(b'.');
+            }
+            self.push(digit);
+        }
+    }
+
+    fn as_bytes(&self) -> &[u8] {
+        self.bytes.get(..self.len).unwrap_or_default()
+    }
 }
 
 /// The digits of `value` at the end of `buffer`.
 pub(super) fn decimal(mut value: u64, buffer: &mut [u8; 20]) -> &[u8] {
     let mut start = buffer.len();
-    while let Some(slot) = start.checked_sub(1).and_then(|at| buffer.get_mut(at)) {
-        *slot = b'0' + (value % 10) as u8;
-        value /= 10;
+    while value >= 100 {
+        let [tens, ones] = pair(value % 100);
+        value /= 100;
+        start -= 2;
+        if let Some([first, second]) = buffer.get_mut(start..).and_then(|rest| rest.first_chunk_mut::<2>()) {
+            (*first, *second) = (tens, ones);
+        }
+    }
+    let [tens, ones] = pair(value);
+    for digit in [Some(ones), (value >= 10).then_some(tens)].into_iter().flatten() {
         start -= 1;
-        if value == 0 {
-            break;
+        if let Some(slot) = buffer.get_mut(start) {
+            *slot = digit;
         }
     }
     buffer.get(start..).unwrap_or_default()
+}
+
+/// The two digits of a number below 100.
+#[inline(always)]
+fn pair(value: u64) -> [u8; 2] {
+    let tens = value as u8 / 10;
+    [b'0' + tens, b'0' + (value as u8 - tens * 10)]
 }
 
 const TENS: [u64; 20] = {

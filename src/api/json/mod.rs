@@ -8,6 +8,7 @@
 #![forbid(unsafe_code)]
 
 pub mod base64;
+mod collect;
 mod decimal;
 mod dump;
 mod grisu;
@@ -17,7 +18,8 @@ mod text;
 mod value;
 pub mod write;
 
+pub use collect::Collector;
 pub use dump::dump;
 pub use number::{Conversion, FromNumber, Number};
-pub use scan::{Document, SyntaxError};
+pub use scan::{Collect, Document, SyntaxError};
 pub use value::{Items, Kind, Value};

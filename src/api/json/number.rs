@@ -33,15 +33,71 @@ pub enum Number {
 pub trait FromNumber: Sized {
     /// Reads the number that a checked text has at `at`; returns it and the offset behind it, or
     /// `None` where the number is none of this type.
-    fn from_number(text: &[u8], at: usize, conversion: Conversion) -> Option<(Self, usize)>;
+    #[inline(always)]
+    fn from_number(text: &[u8], at: usize, conversion: Conversion) -> Option<(Self, usize)> {
+        let token = Token::scan(text, at).ok()?;
+        let end = token.end;
+        Self::from_token(&token, text, at, conversion).map(|value| (value, end))
+    }
+
+    /// The same for a text that is not checked yet.
+    ///
+    /// # Errors
+    /// There is no number.
+    #[inline(always)]
+    fn check_number(
+        text: &[u8],
+        at: usize,
+        conversion: Conversion,
+    ) -> Result<(Option<Self>, usize), SyntaxError> {
+        let token = Token::scan(text, at)?;
+        if !token.is_moderate() {
+            check_any(text, at)?;
+        }
+        let end = token.end;
+        Ok((Self::from_token(&token, text, at, conversion), end))
+    }
+
+    /// The value of a number that was taken apart.
+    #[doc(hidden)]
+    fn from_token(token: &Token, text: &[u8], at: usize, conversion: Conversion) -> Option<Self>;
 }
 
 /// Checks the number at `at`; returns the offset behind it.
 #[inline]
 pub(super) fn check(text: &[u8], at: usize) -> Result<usize, SyntaxError> {
+    match plain_end(text, at) {
+        Some(end) => Ok(end),
+        None => check_any(text, at),
+    }
+}
+
+/// The end of a number of moderate length without an exponent; `None` for all others.
+#[inline(always)]
+fn plain_end(text: &[u8], start: usize) -> Option<usize> {
+    let whole = start + usize::from(peek(text, start) == b'-');
+    let mut end = digits_end(text, whole);
+    // None, or with a leading zero, or as many as could pass the range of binary64.
+    if !(1..200).contains(&(end - whole)) || (peek(text, whole) == b'0' && end - whole > 1) {
+        return None;
+    }
+    let mut next = peek(text, end);
+    if next == b'.' {
+        let fraction = end + 1;
+        end = digits_end(text, fraction);
+        if end == fraction {
+            return None;
+        }
+        next = peek(text, end);
+    }
+    (next | 0x20 != b'e').then_some(end)
+}
+
+#[cold]
+#[inline(never)]
+fn check_any(text: &[u8], at: usize) -> Result<usize, SyntaxError> {
     let token = Token::scan(text, at)?;
-    // The exponent's last digit decides below 1e100; then the sum cannot pass 10^308.
-    if token.exponent.unsigned_abs() < 100 && token.whole_digits < 200 {
+    if token.is_moderate() {
         return Ok(token.end);
     }
     match rapid_double(text, at) {
@@ -63,7 +119,8 @@ pub(super) fn read(text: &[u8], at: usize, conversion: Conversion) -> (Number, u
 }
 
 /// What the characters of a number say.
-struct Token {
+#[doc(hidden)]
+pub struct Token {
     negative: bool,
     /// All digits as one integer; wraps beyond 19 digits.
     significand: u64,
@@ -84,11 +141,20 @@ enum Form {
 }
 
 impl Token {
+    /// Two copies of the code: where the sign is a branch, nothing waits for it.
     #[inline(always)]
     fn scan(text: &[u8], start: usize) -> Result<Self, SyntaxError> {
+        if peek(text, start) == b'-' {
+            Self::scan_signed::<true>(text, start + 1)
+        } else {
+            Self::scan_signed::<false>(text, start)
+        }
+    }
+
+    #[inline(always)]
+    fn scan_signed<const NEGATIVE: bool>(text: &[u8], whole: usize) -> Result<Self, SyntaxError> {
         let error = |message, offset| Err(SyntaxError { message, offset });
-        let negative = peek(text, start) == b'-';
-        let whole = start + usize::from(negative);
+        let negative = NEGATIVE;
         let mut significand = 0;
         let mut at = match peek(text, whole) {
             b'0' => whole + 1,
@@ -173,6 +239,12 @@ impl Token {
         matches!(self.form, Form::Integer | Form::Decimal)
     }
 
+    /// True when it is too small for RapidJSON to find it too big.
+    #[inline]
+    fn is_moderate(&self) -> bool {
+        self.exponent.unsigned_abs() < 100 && self.whole_digits < 200
+    }
+
     /// True when `significand` holds all digits.
     #[inline]
     fn is_whole(&self) -> bool {
@@ -225,20 +297,17 @@ impl Token {
         }
     }
 
-    /// The nearest binary32 of the nearest binary64, unless the approximation that needs only two
-    /// roundings leaves it open.
-    #[inline]
+    /// The nearest binary32 of the nearest binary64, unless an approximation leaves it open.
+    #[inline(always)]
     fn quick_f32(&self) -> Option<f32> {
-        let power = self.power();
-        if !(self.is_number() && self.is_whole() && (-44..=22).contains(&power)) {
+        let scale =
+            usize::try_from(self.power().saturating_add(SCALES_FROM)).ok().and_then(|at| SCALES.get(at))?;
+        if !(self.is_number() && self.is_whole() && self.significand <= i64::MAX as u64) {
             return None;
         }
-        let near = if power < -22 {
-            scale(scale(self.significand as f64, -22), power + 22)
-        } else {
-            scale(self.significand as f64, power)
-        };
-        // Both this and RapidJSON's value lie within 8 units in the last place of the true one.
+        // Rounded three times. This and RapidJSON's value lie within 8 units in the last place of
+        // the true one.
+        let near = self.significand as i64 as f64 * scale;
         const SLACK: f64 = 1.0 / (1u64 << 50) as f64;
         let (low, high) = ((near - near * SLACK) as f32, (near + near * SLACK) as f32);
         (low == high).then(|| if self.negative { -low } else { low })
@@ -256,6 +325,16 @@ const POWERS: [f64; 23] = [
     1e19, 1e20, 1e21, 1e22,
 ];
 
+/// The nearest binary64 to the powers of ten that most binary32 need, from 10^-44 on.
+static SCALES: [f64; 67] = [
+    1e-44, 1e-43, 1e-42, 1e-41, 1e-40, 1e-39, 1e-38, 1e-37, 1e-36, 1e-35, 1e-34, 1e-33, 1e-32, 1e-31, 1e-30,
+    1e-29, 1e-28, 1e-27, 1e-26, 1e-25, 1e-24, 1e-23, 1e-22, 1e-21, 1e-20, 1e-19, 1e-18, 1e-17, 1e-16, 1e-15,
+    1e-14, 1e-13, 1e-12, 1e-11, 1e-10, 1e-9, 1e-8, 1e-7, 1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1e0, 1e1, 1e2,
+    1e3, 1e4, 1e5, 1e6, 1e7, 1e8, 1e9, 1e10, 1e11, 1e12, 1e13, 1e14, 1e15, 1e16, 1e17, 1e18, 1e19, 1e20,
+    1e21, 1e22,
+];
+const SCALES_FROM: i32 = 44;
+
 /// `value` times 10^`power`, `power` within -22..=22, rounded once.
 #[inline]
 fn scale(value: f64, power: i32) -> f64 {
@@ -263,20 +342,42 @@ fn scale(value: f64, power: i32) -> f64 {
     if power < 0 { value / factor } else { value * factor }
 }
 
+/// Eight bytes as digit values, the first in the lowest byte, and how many of them are digits
+/// before the first that is none; `None` near the end of the text.
+#[inline(always)]
+fn eight(text: &[u8], at: usize) -> Option<(u64, u32)> {
+    const ZEROS: u64 = 0x3030_3030_3030_3030;
+    let chunk = text.get(at..)?.first_chunk::<8>()?;
+    let values = u64::from_le_bytes(*chunk) ^ ZEROS;
+    // The high bit of a byte is set when it is above 9; carries only touch bytes behind such.
+    let others = (values.wrapping_add(0x7676_7676_7676_7676) | values) & 0x8080_8080_8080_8080;
+    Some((values, others.trailing_zeros() / 8))
+}
+
+/// The offset behind a run of digits.
+#[inline(always)]
+fn digits_end(text: &[u8], mut at: usize) -> usize {
+    while let Some((_, count)) = eight(text, at) {
+        at += count as usize;
+        if count < 8 {
+            return at;
+        }
+    }
+    while peek(text, at).is_ascii_digit() {
+        at += 1;
+    }
+    at
+}
+
 /// Appends a run of digits to `significand`; returns the offset behind it.
 #[inline(always)]
 fn digits(text: &[u8], mut at: usize, significand: &mut u64) -> usize {
-    const ZEROS: u64 = 0x3030_3030_3030_3030;
-    while let Some(chunk) = text.get(at..).and_then(|rest| rest.first_chunk::<8>()) {
-        let values = u64::from_le_bytes(*chunk) ^ ZEROS;
-        // The high bit of a byte is set when it is above 9; carries only touch bytes behind such.
-        let others = (values.wrapping_add(0x7676_7676_7676_7676) | values) & 0x8080_8080_8080_8080;
-        if others == 0 {
+    while let Some((values, count)) = eight(text, at) {
+        if count == 8 {
             *significand = significand.wrapping_mul(100_000_000).wrapping_add(eight_digits(values));
             at += 8;
             continue;
         }
-        let count = others.trailing_zeros() / 8;
         if count > 0 {
             *significand = significand
                 .wrapping_mul(TENS[count as usize & 7])
@@ -385,52 +486,42 @@ fn rapid_double(text: &[u8], start: usize) -> Option<f64> {
 }
 
 impl FromNumber for f32 {
-    #[inline]
-    fn from_number(text: &[u8], at: usize, conversion: Conversion) -> Option<(Self, usize)> {
-        let token = Token::scan(text, at).ok()?;
+    #[inline(always)]
+    fn from_token(token: &Token, text: &[u8], at: usize, conversion: Conversion) -> Option<Self> {
         let value = token.quick_f32().unwrap_or_else(|| token.double(text, at, conversion) as f32);
         let flush = conversion == Conversion::Serving && value.is_subnormal();
-        Some((if flush { 0f32.copysign(value) } else { value }, token.end))
+        Some(if flush { 0f32.copysign(value) } else { value })
     }
 }
 
 impl FromNumber for f64 {
-    #[inline]
-    fn from_number(text: &[u8], at: usize, conversion: Conversion) -> Option<(Self, usize)> {
-        let token = Token::scan(text, at).ok()?;
-        Some((token.double(text, at, conversion), token.end))
+    #[inline(always)]
+    fn from_token(token: &Token, text: &[u8], at: usize, conversion: Conversion) -> Option<Self> {
+        Some(token.double(text, at, conversion))
     }
 }
 
 macro_rules! half_floats {
     ($($float:ty),*) => {$(
         impl FromNumber for $float {
-            fn from_number(text: &[u8], at: usize, conversion: Conversion) -> Option<(Self, usize)> {
-                let (double, end) = f64::from_number(text, at, conversion)?;
-                Some((<$float>::from_f64(double), end))
+            fn from_token(token: &Token, text: &[u8], at: usize, conversion: Conversion) -> Option<Self> {
+                Some(<$float>::from_f64(token.double(text, at, conversion)))
             }
         }
     )*};
 }
 half_floats!(f16, bf16);
 
-fn read_integer(text: &[u8], at: usize) -> Option<(Number, usize)> {
-    let token = Token::scan(text, at).ok().filter(Token::is_integer)?;
-    Some((token.integer(text, at)?, token.end))
-}
-
 macro_rules! integers {
     ($($int:ty),*) => {$(
         impl FromNumber for $int {
-            #[inline]
-            fn from_number(text: &[u8], at: usize, _: Conversion) -> Option<(Self, usize)> {
-                let (number, end) = read_integer(text, at)?;
-                let value = match number {
-                    Number::Negative(value) => value.try_into().ok()?,
-                    Number::Positive(value) => value.try_into().ok()?,
-                    Number::Double(_) => return None,
-                };
-                Some((value, end))
+            #[inline(always)]
+            fn from_token(token: &Token, text: &[u8], at: usize, _: Conversion) -> Option<Self> {
+                match token.is_integer().then(|| token.integer(text, at))?? {
+                    Number::Negative(value) => value.try_into().ok(),
+                    Number::Positive(value) => value.try_into().ok(),
+                    Number::Double(_) => None,
+                }
             }
         }
     )*};
@@ -440,11 +531,12 @@ integers!(u16, u32, u64, i32, i64);
 macro_rules! wrapping_integers {
     ($($int:ty),*) => {$(
         impl FromNumber for $int {
-            fn from_number(text: &[u8], at: usize, conversion: Conversion) -> Option<(Self, usize)> {
-                let (value, end) = i32::from_number(text, at, conversion)?;
+            #[inline(always)]
+            fn from_token(token: &Token, text: &[u8], at: usize, conversion: Conversion) -> Option<Self> {
+                let value = i32::from_token(token, text, at, conversion)?;
                 match conversion {
-                    Conversion::Exact => Some((value.try_into().ok()?, end)),
-                    Conversion::Serving => Some((value as $int, end)),
+                    Conversion::Exact => value.try_into().ok(),
+                    Conversion::Serving => Some(value as $int),
                 }
             }
         }

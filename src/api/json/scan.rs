@@ -44,11 +44,16 @@ impl<'t> Document<'t> {
     /// # Errors
     /// The first offence against the grammar, as RapidJSON words it.
     pub fn parse(bytes: &'t [u8]) -> Result<Self, SyntaxError> {
+        Self::parse_collecting(bytes, &mut ())
+    }
+
+    /// The same, handing the numbers of arrays to `collect` on the way.
+    pub fn parse_collecting<C: Collect>(bytes: &'t [u8], collect: &mut C) -> Result<Self, SyntaxError> {
         if u32::try_from(bytes.len()).is_err() {
             return Err(SyntaxError { message: "The document is larger than 4 GiB.", offset: bytes.len() });
         }
-        let mut scanner =
-            Scanner { bytes, at: byte_order_mark(bytes), containers: Vec::new(), open: NO_PARENT };
+        let at = byte_order_mark(bytes);
+        let mut scanner = Scanner { bytes, at, containers: Vec::new(), open: NO_PARENT, collect };
         scanner.skip_space();
         let root = scanner.at;
         scanner.document()?;
@@ -70,15 +75,43 @@ fn byte_order_mark(bytes: &[u8]) -> usize {
     at
 }
 
-struct Scanner<'t> {
+/// Takes numbers while a text is checked, so that they need not be read again.
+pub trait Collect {
+    /// The number at `at`, an element of an array; returns the offset behind it.
+    ///
+    /// # Errors
+    /// It is no number.
+    fn number(&mut self, text: &[u8], at: usize) -> Result<usize, SyntaxError>;
+
+    /// An array or object near the top opens, by its number.
+    fn open(&mut self, container: u32) {
+        let _ = container;
+    }
+
+    /// It closes.
+    fn close(&mut self, container: u32) {
+        let _ = container;
+    }
+}
+
+/// Only checks.
+impl Collect for () {
+    #[inline(always)]
+    fn number(&mut self, text: &[u8], at: usize) -> Result<usize, SyntaxError> {
+        number::check(text, at)
+    }
+}
+
+struct Scanner<'t, C> {
     bytes: &'t [u8],
     at: usize,
     containers: Vec<Container>,
     /// Number of the innermost open container.
     open: u32,
+    collect: &'t mut C,
 }
 
-impl Scanner<'_> {
+impl<C: Collect> Scanner<'_, C> {
     fn document(&mut self) -> Result<(), SyntaxError> {
         match self.peek() {
             0 | b']' | b'}' | b',' | b':' => return Err(self.error("The document is empty.")),
@@ -111,27 +144,64 @@ impl Scanner<'_> {
         }
     }
 
-    /// Numbers of an array, separated by commas, as long as nothing else comes.
+    /// Numbers of an array that has counted the first, separated by commas; and further arrays of
+    /// numbers beside it. Stops before what is anything else.
     fn numbers(&mut self) -> Result<(), SyntaxError> {
+        let bytes = self.bytes;
         let mut further = 0;
         loop {
-            self.at = number::check(self.bytes, self.at)?;
-            let mut at = self.at;
-            at = skip_space(self.bytes, at);
-            if self.bytes.get(at) != Some(&b',') {
-                break;
+            self.at = self.collect.number(bytes, self.at)?;
+            let behind = skip_space(bytes, self.at);
+            match bytes.get(behind) {
+                Some(b',') => {
+                    let next = skip_space(bytes, behind + 1);
+                    if is_number_start(bytes, next) {
+                        self.at = next;
+                        further += 1;
+                        continue;
+                    }
+                }
+                Some(b']') if self.next_row(behind, further) => {
+                    further = 0;
+                    continue;
+                }
+                _ => {}
             }
-            at = skip_space(self.bytes, at + 1);
-            if !matches!(self.bytes.get(at), Some(b'-' | b'0'..=b'9')) {
-                break;
+            if let Some(container) = self.containers.get_mut(self.open as usize) {
+                container.count += further;
             }
-            self.at = at;
-            further += 1;
+            return Ok(());
         }
-        if let Some(container) = self.containers.get_mut(self.open as usize) {
-            container.count += further;
+    }
+
+    /// At the bracket that closes an array of numbers: enters the array of numbers beside it, if
+    /// that comes next, or changes nothing.
+    #[inline]
+    fn next_row(&mut self, bracket: usize, further: u32) -> bool {
+        let comma = skip_space(self.bytes, bracket + 1);
+        if self.bytes.get(comma) != Some(&b',') {
+            return false;
         }
-        Ok(())
+        let open = skip_space(self.bytes, comma + 1);
+        let first = skip_space(self.bytes, open + 1);
+        if self.bytes.get(open) != Some(&b'[') || !is_number_start(self.bytes, first) {
+            return false;
+        }
+        let number = self.containers.len() as u32;
+        let Some(row) = self.containers.get_mut(self.open as usize) else { return false };
+        let parent = row.end;
+        let closed = Container { end: bracket as u32 + 1, count: row.count + further, next: number };
+        match self.containers.get_mut(parent as usize) {
+            Some(parent) if parent.next == 0 => parent.count += 1,
+            _ => return false,
+        }
+        if let Some(row) = self.containers.get_mut(self.open as usize) {
+            *row = closed;
+        }
+        self.containers.push(Container { end: parent, count: 1, next: 0 });
+        self.open = number;
+        self.at = first;
+        true
     }
 
     /// In an object, before a member (the first one) or behind one.
@@ -190,6 +260,9 @@ impl Scanner<'_> {
     fn open(&mut self, is_object: u32) {
         let number = self.containers.len() as u32;
         self.containers.push(Container { end: self.open, count: 0, next: is_object });
+        if self.is_near_top(self.open) {
+            self.collect.open(number);
+        }
         self.open = number;
         self.at += 1;
     }
@@ -198,9 +271,19 @@ impl Scanner<'_> {
         self.at += 1;
         let next = self.containers.len() as u32;
         if let Some(container) = self.containers.get_mut(self.open as usize) {
-            self.open = std::mem::replace(&mut container.end, self.at as u32);
+            let closed = std::mem::replace(&mut self.open, container.end);
+            container.end = self.at as u32;
             container.next = next;
+            if self.is_near_top(self.open) {
+                self.collect.close(closed);
+            }
         }
+    }
+
+    /// Whether the open container `parent` is the top-level object or an object in it.
+    fn is_near_top(&self, parent: u32) -> bool {
+        let object = |number: u32| self.containers.get(number as usize).filter(|own| own.next == 1);
+        object(parent).is_some_and(|own| parent == 0 || (own.end == 0 && object(0).is_some()))
     }
 
     fn count_one(&mut self) {
@@ -235,6 +318,12 @@ pub(super) fn skip_space(bytes: &[u8], mut at: usize) -> usize {
         at += 1;
     }
     at
+}
+
+/// Whether a number starts there that is no name.
+#[inline]
+fn is_number_start(bytes: &[u8], at: usize) -> bool {
+    matches!(bytes.get(at), Some(b'-' | b'0'..=b'9'))
 }
 
 #[cfg(test)]

@@ -4,10 +4,12 @@
 //! is all that stepping over it needs.
 
 use super::{
+    collect::Collector,
     number::{self, Conversion, FromNumber, Number},
-    scan::{Document, skip_space},
+    scan::{Container, Document, skip_space},
     text,
 };
+use crate::tensor::Element;
 use std::{borrow::Cow, ops::Range};
 
 /// The types of JSON values, by RapidJSON's names.
@@ -131,6 +133,83 @@ impl<'d> Value<'d> {
         self.members().find(|(key, _)| &**key == name.as_bytes()).map(|(_, value)| value)
     }
 
+    /// Hands the text and the offset of every leaf to `take`, in order, if this is an array of
+    /// exactly `shape`; returns how many there were. `take` returns the offset behind the leaf.
+    ///
+    /// `None` where the shape is another or a leaf was not taken.
+    #[inline]
+    pub fn each_leaf(
+        &self,
+        shape: &[usize],
+        mut take: impl FnMut(&'d [u8], usize) -> Option<usize>,
+    ) -> Option<usize> {
+        if self.kind() != Kind::Array || !self.has_shape(shape) {
+            return None;
+        }
+        let (end, _) = self.end();
+        let text = self.document.bytes.get(..end)?;
+        let (mut at, mut count) = (self.at, 0);
+        loop {
+            while let Some(b'[' | b']' | b',' | b' ' | b'\n' | b'\r' | b'\t') = text.get(at) {
+                at += 1;
+            }
+            if at >= end {
+                return Some(count);
+            }
+            at = take(text, at)?;
+            count += 1;
+        }
+    }
+
+    /// Which of the collected elements this array of exactly `shape` has; `None` where the shape is
+    /// another, a leaf is no number, or it was not collected.
+    pub fn collected<T: Element + FromNumber>(
+        &self,
+        shape: &[usize],
+        collector: &Collector<T>,
+    ) -> Option<Range<usize>> {
+        let leaves = shape.iter().try_fold(1usize, |product, &dim| product.checked_mul(dim))?;
+        let range = collector.within(self.container).filter(|range| range.len() == leaves)?;
+        (self.kind() == Kind::Array && self.has_shape(shape)).then_some(range)
+    }
+
+    /// Whether the containers in an array nest as those of a tensor of `shape` do.
+    fn has_shape(&self, shape: &[usize]) -> bool {
+        // How many containers an array at each level is, itself included.
+        let mut sizes = [0usize; 8];
+        let Some(sizes) = sizes.get_mut(..shape.len()) else { return false };
+        let mut below = 0usize;
+        for (size, &count) in sizes.iter_mut().zip(shape).rev() {
+            below = below.saturating_mul(count).saturating_add(1);
+            *size = below;
+        }
+        // Where `count` elements are `count` arrays of full size, nothing else is beside them.
+        fn check(containers: &[Container], at: usize, sizes: &[usize], shape: &[usize]) -> bool {
+            let (Some((&size, inner_sizes)), Some((&count, inner))) =
+                (sizes.split_first(), shape.split_first())
+            else {
+                return true;
+            };
+            let fits = containers
+                .get(at)
+                .is_some_and(|own| own.count as usize == count && own.next as usize == at + size);
+            let step = inner_sizes.first().copied().unwrap_or(0);
+            match inner {
+                _ if !fits => false,
+                [] => true,
+                // The bulk of them, in one run.
+                [leaves] => containers.get(at + 1..at + size).is_some_and(|lists| {
+                    lists
+                        .iter()
+                        .zip(at + 2..)
+                        .all(|(list, next)| list.count as usize == *leaves && list.next as usize == next)
+                }),
+                _ => (0..count).all(|index| check(containers, at + 1 + index * step, inner_sizes, inner)),
+            }
+        }
+        check(&self.document.containers, self.container as usize, sizes, shape)
+    }
+
     /// The offset behind it and the number of the next container from there.
     fn end(&self) -> (usize, u32) {
         let bytes = self.document.bytes;
@@ -161,22 +240,6 @@ pub struct Items<'d> {
 }
 
 impl<'d> Items<'d> {
-    /// Hands the numbers that come next to `take`, until something else comes or `take` declines;
-    /// then `next` continues with what was not taken.
-    #[inline]
-    pub fn take_numbers(&mut self, mut take: impl FnMut(&'d [u8], usize) -> Option<usize>) {
-        let bytes = self.document.bytes;
-        while self.left > 0 {
-            let at = self.next_start();
-            if !matches!(bytes.get(at), Some(b'-' | b'0'..=b'9' | b'N' | b'I')) {
-                return;
-            }
-            let Some(end) = take(bytes, at) else { return };
-            self.at = end;
-            self.left -= 1;
-        }
-    }
-
     #[inline]
     fn next_start(&self) -> usize {
         let mut at = skip_space(self.document.bytes, self.at);
@@ -235,5 +298,34 @@ mod tests {
         let string = first.items().nth(2).unwrap().string().unwrap();
         assert_eq!(&*string, b"s]\"");
         assert!(root.find("c").is_none());
+    }
+
+    #[test]
+    fn leaves_of_uniform_arrays() {
+        let leaves = |text: &str, shape: &[usize]| {
+            let document = Document::parse(text.as_bytes()).unwrap();
+            let mut sum = 0;
+            let count = document.root().each_leaf(shape, |text, at| {
+                let (value, end) = i32::from_number(text, at, Conversion::Exact)?;
+                sum = sum * 10 + value;
+                Some(end)
+            });
+            count.map(|count| (count, sum))
+        };
+        assert_eq!(leaves("[ [1, 2,3] ,\n[4,5,6]]", &[2, 3]), Some((6, 123456)));
+        assert_eq!(leaves("[[[1],[2]],[[3],[4]]]", &[2, 2, 1]), Some((4, 1234)));
+        assert_eq!(leaves("[[],[]]", &[2, 0]), Some((0, 0)));
+        assert_eq!(leaves("[]", &[0]), Some((0, 0)));
+        for (text, shape) in [
+            ("[[1,2],[3]]", &[2, 2][..]),
+            ("[[1,2],3]", &[2, 2]),
+            ("[1,[2]]", &[2]),
+            ("[[1,[2]],[3,4]]", &[2, 2]),
+            ("[[1,2],[3,4.5]]", &[2, 2]),
+            ("[{\"a\":1,\"b\":2}]", &[1, 2]),
+            ("1", &[]),
+        ] {
+            assert_eq!(leaves(text, shape), None, "{text}");
+        }
     }
 }

@@ -15,14 +15,14 @@ mod predict;
 mod route;
 mod status;
 mod tensors;
-
-pub use answer::Answer;
+#[cfg(test)]
+mod tests;
 
 use crate::{
-    api::json::Conversion,
+    api::{Surface, json::Conversion},
     models::{Error, Patience, Registry},
+    wire::{Request, Response, page},
 };
-use bytes::Bytes;
 use route::{Route, Verb};
 use std::{borrow::Cow, sync::Arc};
 
@@ -41,83 +41,93 @@ pub struct TfsRest {
     config: Config,
 }
 
-/// Looks up a request header by its lower-case name.
-pub type Headers<'h> = dyn Fn(&str) -> Option<&'h [u8]> + 'h;
-
 impl TfsRest {
     /// Serves the models of `registry`.
     pub fn new(registry: Arc<Registry>, config: Config) -> Self {
         Self { registry, config }
     }
+}
 
-    /// Answers one request. `target` is the request target as it stood in the request line.
-    pub fn handle(
-        &self,
-        method: &str,
-        target: &str,
-        headers: &Headers<'_>,
-        body: Bytes,
-        patience: &Patience,
-    ) -> Answer {
-        if !matches!(method, "GET" | "POST" | "HEAD" | "PUT" | "DELETE" | "OPTIONS" | "PATCH") {
-            return Answer::page(501);
+impl Surface for TfsRest {
+    fn takes(&self, request: &Request) -> bool {
+        route::local_part(&request.target).is_some_and(route::is_api)
+    }
+
+    /// Requests outside `/v1/` get the page of TensorFlow Serving's HTTP library.
+    fn handle(&self, request: Request, patience: &Patience) -> Response {
+        if !matches!(&*request.method, "GET" | "POST" | "HEAD" | "PUT" | "DELETE" | "OPTIONS" | "PATCH") {
+            return page::error(501);
         }
-        let Some(target) = route::local_part(target) else { return Answer::page(400) };
+        let Some(target) = route::local_part(&request.target) else { return page::error(400) };
         // A query takes part in the matching only in strict mode; there it breaks most routes.
         let path = if self.config.strict { target } else { route::without_query(target) };
         if !route::is_api(path) {
-            return Answer::page(404);
+            return page::error(404);
         }
-        let mut answer = match method {
-            "OPTIONS" => Answer::preflight(headers("origin")),
-            _ => self.call(method, target, path, headers, body, patience),
+        let mut response = match &*request.method {
+            "OPTIONS" => answer::preflight(request.headers.get("origin")),
+            _ => match self.call(&request, target, path, patience) {
+                Ok(body) => answer::json(200, body),
+                Err(Failure::Told(error)) => answer::error(&error),
+                Err(Failure::Silent) => answer::json(400, Vec::new()),
+            },
         };
         if self.config.cors {
-            answer.allow_cross_origin();
+            answer::allow_cross_origin(&mut response);
         }
-        if !self.config.strict && encoding::accepts_gzip(headers("accept-encoding")) {
-            answer.compress();
+        if !self.config.strict && encoding::accepts_gzip(&request.headers) {
+            answer::compress(&mut response);
         }
-        answer
+        response
     }
+}
 
+/// How a call fails.
+enum Failure {
+    Told(Error),
+    /// The error's text is lost on the way.
+    Silent,
+}
+
+impl From<Error> for Failure {
+    fn from(error: Error) -> Self {
+        Failure::Told(error)
+    }
+}
+
+impl TfsRest {
     fn call(
         &self,
-        method: &str,
+        request: &Request,
         target: &str,
         path: &str,
-        headers: &Headers<'_>,
-        body: Bytes,
         patience: &Patience,
-    ) -> Answer {
-        let malformed = || Error::invalid_argument(format!("Malformed request: {method} {target}"));
+    ) -> Result<Vec<u8>, Failure> {
+        let method = &*request.method;
         // HEAD is GET without a body, but TensorFlow Serving does not know it.
-        let effective = if method == "HEAD" && !self.config.strict { "GET" } else { method };
-        let route = match Route::parse(effective, path) {
-            Ok(Some(route)) => route,
-            Ok(None) => return Answer::error(&malformed()),
-            // Its text is lost on the way.
-            Err(_) if self.config.strict => return Answer::json(400, Vec::new()),
-            Err(error) => return Answer::error(&error),
+        let known_as = if method == "HEAD" && !self.config.strict { "GET" } else { method };
+        let route = Route::parse(known_as, path).map_err(|error| match error {
+            route::RouteError::VersionTooLarge { .. } if self.config.strict => Failure::Silent,
+            error => Failure::Told(Error::invalid_argument(error.to_string())),
+        })?;
+        let Some(route) = route else {
+            return Err(Error::invalid_argument(format!("Malformed request: {method} {target}")).into());
         };
-        let result = match route {
-            Route::Models if self.config.strict => Err(route::missing_name()),
+        match route {
+            Route::Models if self.config.strict => {
+                Err(Error::invalid_argument(route::RouteError::MissingName.to_string()).into())
+            }
             Route::Models => Ok(status::all_models(&self.registry)),
-            Route::Status(model) => status::model(&self.registry, &model),
-            Route::Metadata(model) => metadata::metadata(&self.registry, &model),
+            Route::Status(model) => Ok(status::model(&self.registry, &model)?),
+            Route::Metadata(model) => Ok(metadata::metadata(&self.registry, &model)?),
             Route::Infer(model, verb) => {
-                encoding::decoded_body(headers("content-encoding"), body, self.config).and_then(|body| {
-                    match verb {
-                        Verb::Predict => self.predict(model, &body, patience),
-                        Verb::Classify => self.classify(&model, &body, patience),
-                        Verb::Regress => self.regress(&model, &body, patience),
-                    }
+                let body = encoding::decoded_body(request, self.config)?;
+                Ok(match verb {
+                    Verb::Predict => self.predict(model, &body, patience)?,
+                    Verb::Classify => self.classify(&model, &body, patience)?,
+                    Verb::Regress => self.regress(&model, &body, patience)?,
                 })
             }
-        };
-        match result {
-            Ok(body) => Answer::json(200, body),
-            Err(error) => Answer::error(&error),
         }
     }
 

@@ -2,12 +2,12 @@
 
 use super::{
     TfsRest, outputs, shown,
-    tensors::{Builder, dump, is_base64},
+    tensors::{Builder, Collected, dump, is_base64},
 };
 use crate::{
-    api::json::{Document, Kind, Value},
-    models::{self, Error, ModelRef, Patience, Request, Signature},
-    tensor::{Shape, Tensor},
+    api::json::{Document, Kind, SyntaxError, Value},
+    models::{self, DEFAULT_SIGNATURE, Error, ModelRef, Patience, Request, Servable, Signature},
+    tensor::{DType, Shape, Tensor},
 };
 use bytes::Bytes;
 
@@ -20,8 +20,6 @@ pub(super) enum Layout {
     Columnar,
 }
 
-const DEFAULT_SIGNATURE: &str = "serving_default";
-
 impl TfsRest {
     /// Runs predict and writes its answer.
     pub(super) fn predict(
@@ -30,10 +28,14 @@ impl TfsRest {
         body: &Bytes,
         patience: &Patience,
     ) -> Result<Vec<u8>, Error> {
-        let document = parse(body)?;
+        // That the model is missing is told only after what is wrong with the body.
+        let servable = self.registry.find(&model);
+        let dtype = servable.as_ref().ok().and_then(|servable| foreseen_dtype(servable, body));
+        let (document, mut collected) =
+            checked(body, |body| Collected::parse(body, dtype, self.conversion()), |(document, _)| document)?;
         let root = document.root();
         let wanted = signature_name(root)?;
-        let servable = self.registry.find(&model)?;
+        let servable = servable?;
         let name = wanted.as_deref().unwrap_or(DEFAULT_SIGNATURE);
         let no_inputs = || {
             let shown = wanted.as_deref().unwrap_or("DEFAULT");
@@ -51,7 +53,7 @@ impl TfsRest {
                 )));
             }
         };
-        let (layout, inputs) = self.inputs(root, signature, body)?;
+        let (layout, inputs) = self.inputs(root, signature, body, &mut collected)?;
         let request = Request {
             model,
             signature: wanted.clone(),
@@ -68,6 +70,7 @@ impl TfsRest {
         root: Value<'_>,
         signature: &Signature,
         body: &Bytes,
+        collected: &mut Collected,
     ) -> Result<(Layout, Vec<(String, Tensor)>), Error> {
         let format_error = |text: &str| Error::invalid_argument(format!("JSON Value: {} {text}", dump(root)));
         match (root.find("instances"), root.find("inputs")) {
@@ -80,8 +83,8 @@ impl TfsRest {
             (Some(instances), None) if instances.is_empty() => {
                 Err(format_error("No values in 'instances' array"))
             }
-            (Some(instances), None) => Ok((Layout::Row, self.rows(instances, signature, body)?)),
-            (None, Some(inputs)) => Ok((Layout::Columnar, self.columns(inputs, signature, body)?)),
+            (Some(instances), None) => Ok((Layout::Row, self.rows(instances, signature, body, collected)?)),
+            (None, Some(inputs)) => Ok((Layout::Columnar, self.columns(inputs, signature, body, collected)?)),
             (None, None) => Err(Error::invalid_argument("Missing 'inputs' or 'instances' key")),
         }
     }
@@ -91,7 +94,14 @@ impl TfsRest {
         instances: Value<'_>,
         signature: &Signature,
         body: &Bytes,
+        collected: &mut Collected,
     ) -> Result<Vec<(String, Tensor)>, Error> {
+        // One tensor's rows are the tensor.
+        if let [info] = &*signature.inputs
+            && let Some(tensor) = collected.tensor(instances, info.dtype)
+        {
+            return Ok(vec![(info.name.clone(), tensor)]);
+        }
         let mut columns = self.new_columns(signature, body);
         let is_named = |item: Value<'_>| item.kind() == Kind::Object && !is_base64(item);
         let mut named = false;
@@ -131,6 +141,7 @@ impl TfsRest {
         inputs: Value<'_>,
         signature: &Signature,
         body: &Bytes,
+        collected: &mut Collected,
     ) -> Result<Vec<(String, Tensor)>, Error> {
         let columns = self.new_columns(signature, body);
         let named = inputs.kind() == Kind::Object && !is_base64(inputs);
@@ -140,11 +151,14 @@ impl TfsRest {
                  required as per tensorinfo_map",
             ));
         }
-        let tensor = |Column { name, mut builder, .. }: Column<'_>| {
+        let tensor = |Column { name, dtype, mut builder, .. }: Column<'_>| {
             let value = if named { inputs.find(name) } else { Some(inputs) };
             let value = value.ok_or_else(|| {
                 Error::invalid_argument(format!("Missing named input: {name} in 'inputs' object."))
             })?;
+            if let Some(tensor) = collected.tensor(value, dtype) {
+                return Ok((name.to_owned(), tensor));
+            }
             let (shape, _) = builder.append(value)?;
             Ok((name.to_owned(), builder.finish(shape)?))
         };
@@ -155,6 +169,7 @@ impl TfsRest {
         let conversion = self.conversion();
         let column = |info: &'a models::TensorInfo| Column {
             name: &info.name,
+            dtype: info.dtype,
             builder: Builder::new(info, &signature.definition, body, conversion),
             item: None,
             last_row: None,
@@ -166,6 +181,7 @@ impl TfsRest {
 /// One input tensor, row by row.
 struct Column<'a> {
     name: &'a str,
+    dtype: Option<DType>,
     builder: Builder<'a>,
     /// Shape and number of elements that the first row gave.
     item: Option<(Shape, usize)>,
@@ -234,16 +250,42 @@ fn failed(number: usize, key: Option<&str>, error: &Error) -> Error {
 
 /// Parses a body whose top level must be an object.
 pub(super) fn parse(body: &[u8]) -> Result<Document<'_>, Error> {
+    checked(body, Document::parse, |document| document)
+}
+
+fn checked<'b, T>(
+    body: &'b [u8],
+    parse: impl FnOnce(&'b [u8]) -> Result<T, SyntaxError>,
+    document: impl FnOnce(&T) -> &Document<'b>,
+) -> Result<T, Error> {
     if body.is_empty() {
         return Err(Error::invalid_argument("JSON Parse error: The document is empty"));
     }
-    let document = Document::parse(body)
-        .map_err(|error| Error::invalid_argument(format!("JSON Parse error: {error}")))?;
-    if document.root().kind() != Kind::Object {
-        let message = format!("JSON Value: {} Is not object", dump(document.root()));
+    let parsed =
+        parse(body).map_err(|error| Error::invalid_argument(format!("JSON Parse error: {error}")))?;
+    let root = document(&parsed).root();
+    if root.kind() != Kind::Object {
+        let message = format!("JSON Value: {} Is not object", dump(root));
         return Err(Error::invalid_argument(message));
     }
-    Ok(document)
+    Ok(parsed)
+}
+
+/// The type of the signature's inputs, as far as can be told before the body is parsed. A wrong
+/// guess costs time and nothing else.
+fn foreseen_dtype(servable: &Servable, body: &[u8]) -> Option<DType> {
+    const KEY: &[u8] = b"\"signature_name\"";
+    let name = match memchr::memmem::find(body, KEY) {
+        None => DEFAULT_SIGNATURE,
+        Some(at) => {
+            let value = body.get(at + KEY.len()..)?.trim_ascii_start().strip_prefix(b":")?;
+            let value = value.trim_ascii_start().strip_prefix(b"\"")?;
+            std::str::from_utf8(value.get(..memchr::memchr(b'"', value)?)?).ok()?
+        }
+    };
+    let mut dtypes = servable.signature(name)?.inputs.iter().map(|info| info.dtype);
+    let first = dtypes.next()??;
+    dtypes.all(|dtype| dtype == Some(first)).then_some(first)
 }
 
 /// The signature that the body names; an empty name is none.

@@ -5,7 +5,7 @@
 //! `/v1/models[/NAME][/versions/DIGITS|/labels/LABEL][/metadata]` for GET. NAME and LABEL are one
 //! or more characters other than `/` and `:`, percent-decoded only afterwards.
 
-use crate::models::{Error, ModelRef, VersionChoice};
+use crate::models::{ModelRef, VersionChoice};
 
 /// A call.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -27,12 +27,21 @@ pub(super) enum Verb {
     Regress,
 }
 
+/// Why a path that fits the patterns names no model.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub(super) enum RouteError {
+    #[error("Missing model name in request.")]
+    MissingName,
+    #[error("Failed to convert version: {digits} to numeric.")]
+    VersionTooLarge { digits: String },
+}
+
 impl Route {
     /// The call that `method` and `path` mean; `None` where they are malformed.
     ///
     /// # Errors
     /// The model's name is missing, or the version does not fit 64 bits.
-    pub(super) fn parse(method: &str, path: &str) -> Result<Option<Self>, Error> {
+    pub(super) fn parse(method: &str, path: &str) -> Result<Option<Self>, RouteError> {
         let rest = match strip_prefix_any_case(path, "/v1/models") {
             Some(rest) => rest,
             None => return Ok(None),
@@ -44,7 +53,7 @@ impl Route {
         }
     }
 
-    fn get(rest: &str) -> Result<Option<Self>, Error> {
+    fn get(rest: &str) -> Result<Option<Self>, RouteError> {
         if rest.is_empty() {
             return Ok(Some(Route::Models));
         }
@@ -59,7 +68,7 @@ impl Route {
             .or_else(|| Some((None, Self::get_tail(&segments)?)));
         let Some((name, (version, last))) = matched else { return Ok(None) };
         let version = version.map_or(Ok(VersionChoice::Latest), VersionText::parse)?;
-        let model = ModelRef { name: decoded(name.ok_or_else(missing_name)?), version };
+        let model = ModelRef { name: decoded(name.ok_or(RouteError::MissingName)?), version };
         // The pattern ignores case, the comparison that follows it does not.
         Ok(Some(if last == Some("metadata") { Route::Metadata(model) } else { Route::Status(model) }))
     }
@@ -76,7 +85,7 @@ impl Route {
         }
     }
 
-    fn post(rest: &str) -> Result<Option<Self>, Error> {
+    fn post(rest: &str) -> Result<Option<Self>, RouteError> {
         let Some((path, verb)) = rest.strip_prefix('/').and_then(|rest| rest.split_once(':')) else {
             return Ok(None);
         };
@@ -127,19 +136,15 @@ impl<'p> VersionText<'p> {
         }
     }
 
-    fn parse(self) -> Result<VersionChoice, Error> {
+    fn parse(self) -> Result<VersionChoice, RouteError> {
         match self {
             VersionText::Label(label) => Ok(VersionChoice::Label(decoded(label))),
-            VersionText::Digits(digits) => digits.parse().map(VersionChoice::Specific).map_err(|_| {
-                Error::invalid_argument(format!("Failed to convert version: {digits} to numeric."))
-            }),
+            VersionText::Digits(digits) => digits
+                .parse()
+                .map(VersionChoice::Specific)
+                .map_err(|_| RouteError::VersionTooLarge { digits: digits.to_owned() }),
         }
     }
-}
-
-/// What a `GET` without a model's name is told.
-pub(super) fn missing_name() -> Error {
-    Error::invalid_argument("Missing model name in request.")
 }
 
 /// Path, query and fragment of a request target, without scheme and authority; `None` where it is
@@ -200,7 +205,7 @@ mod tests {
             Ok(Some(Route::Status(model))) => format!("status {model}"),
             Ok(Some(Route::Metadata(model))) => format!("metadata {model}"),
             Ok(Some(Route::Infer(model, verb))) => format!("{verb:?} {model}"),
-            Err(error) => error.message.into_owned(),
+            Err(error) => error.to_string(),
         }
     }
 

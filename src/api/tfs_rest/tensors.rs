@@ -2,11 +2,12 @@
 //! JSON.
 //!
 //! A tensor's shape is taken by following first elements; then every list and leaf is held against
-//! it. Numbers go from the text into the tensor's memory in one step.
+//! it. Numbers go from the text into the tensor's memory in one step: in the pass that checks the
+//! body where their type can be foreseen ([`Collected`]), else in a second one ([`Builder`]).
 
 use super::{metadata, shown};
 use crate::{
-    api::json::{self, Conversion, FromNumber, Items, Kind, Value},
+    api::json::{self, Collector, Conversion, Document, FromNumber, Kind, SyntaxError, Value},
     models::{Code, Error, TensorInfo},
     proto::tensorflow::SignatureDef,
     tensor::{AlignedVec, DType, Element, Shape, Tensor, TensorError},
@@ -58,6 +59,9 @@ impl<'b> Builder<'b> {
     /// `UNIMPLEMENTED` for dtypes that have no form in JSON.
     pub(super) fn append(&mut self, value: Value<'_>) -> Result<(Shape, usize), Error> {
         let shape = shape_of(value)?;
+        if let Some(count) = self.elements.push_uniform(value, &shape, &self.context) {
+            return Ok((shape, count));
+        }
         let mut count = 0;
         self.fill(value, &shape, 0, &mut count)?;
         Ok((shape, count))
@@ -99,19 +103,12 @@ impl<'b> Builder<'b> {
                 value.len()
             )));
         }
-        let mut items = value.items();
-        loop {
-            if level + 1 == rank {
-                *count += self.elements.push_numbers(&mut items, &self.context);
-            }
-            // What is left is no number of this type, or not at the level of leaves.
-            let Some(item) = items.next() else { return Ok(()) };
-            self.fill(item, shape, level + 1, count)?;
-        }
+        value.items().try_for_each(|item| self.fill(item, shape, level + 1, count))
     }
 }
 
-fn shape_of(value: Value<'_>) -> Result<Shape, Error> {
+/// The shape that the first elements give.
+pub(super) fn shape_of(value: Value<'_>) -> Result<Shape, Error> {
     let mut shape = Shape::scalar();
     let mut next = Some(value);
     while let Some(list) = next.filter(|value| value.kind() == Kind::Array) {
@@ -124,12 +121,72 @@ fn shape_of(value: Value<'_>) -> Result<Shape, Error> {
     Ok(shape)
 }
 
+/// Numbers that were read while the body was checked, in the type that the signature was expected
+/// to ask for.
+pub(super) enum Collected {
+    Nothing,
+    F32(Collector<f32>),
+    F64(Collector<f64>),
+    I32(Collector<i32>),
+    I64(Collector<i64>),
+    U8(Collector<u8>),
+}
+
+impl Collected {
+    /// Checks a body and collects its numbers as `dtype`, if that is one of the usual ones.
+    pub(super) fn parse(
+        body: &[u8],
+        dtype: Option<DType>,
+        conversion: Conversion,
+    ) -> Result<(Document<'_>, Self), SyntaxError> {
+        fn collect<T: Element + FromNumber>(
+            body: &[u8],
+            conversion: Conversion,
+            wrap: fn(Collector<T>) -> Collected,
+        ) -> Result<(Document<'_>, Collected), SyntaxError> {
+            let mut collector = Collector::new(conversion);
+            Document::parse_collecting(body, &mut collector).map(|document| (document, wrap(collector)))
+        }
+        match dtype {
+            Some(DType::F32) => collect(body, conversion, Collected::F32),
+            Some(DType::F64) => collect(body, conversion, Collected::F64),
+            Some(DType::I32) => collect(body, conversion, Collected::I32),
+            Some(DType::I64) => collect(body, conversion, Collected::I64),
+            Some(DType::U8) => collect(body, conversion, Collected::U8),
+            _ => Ok((Document::parse(body)?, Collected::Nothing)),
+        }
+    }
+
+    /// The tensor that `value` is, if its numbers are all here and of the type that is asked for.
+    pub(super) fn tensor(&mut self, value: Value<'_>, dtype: Option<DType>) -> Option<Tensor> {
+        fn tensor<T: Element + FromNumber>(collector: &mut Collector<T>, value: Value<'_>) -> Option<Tensor> {
+            let shape = shape_of(value).ok()?;
+            let range = value.collected(&shape, collector)?;
+            if range == (0..collector.elements().len()) {
+                return Tensor::from_aligned(shape, collector.take_elements()).ok();
+            }
+            Tensor::from_slice(shape, collector.elements().get(range)?).ok()
+        }
+        let tensor = match self {
+            Collected::Nothing => None,
+            Collected::F32(collector) => tensor(collector, value),
+            Collected::F64(collector) => tensor(collector, value),
+            Collected::I32(collector) => tensor(collector, value),
+            Collected::I64(collector) => tensor(collector, value),
+            Collected::U8(collector) => tensor(collector, value),
+        };
+        tensor.filter(|tensor| Some(tensor.dtype()) == dtype)
+    }
+}
+
 /// The elements of a tensor that is being built.
 trait Elements {
-    /// Appends numbers as long as they come and are of this type; returns how many.
-    fn push_numbers(&mut self, items: &mut Items<'_>, context: &Context<'_>) -> usize {
-        let _ = (items, context);
-        0
+    /// Appends all leaves of an array that has exactly this shape; returns how many they are.
+    ///
+    /// `None` for other arrays, and where a leaf is not of this type; then `push` refuses that leaf.
+    fn push_uniform(&mut self, value: Value<'_>, shape: &[usize], context: &Context<'_>) -> Option<usize> {
+        let _ = (value, shape, context);
+        None
     }
 
     /// Appends a value that is no list.
@@ -168,15 +225,12 @@ fn elements_of(dtype: Option<DType>, conversion: Conversion) -> Box<dyn Elements
 struct Numbers<T: Element>(AlignedVec<T>);
 
 impl<T: Element + FromNumber> Elements for Numbers<T> {
-    fn push_numbers(&mut self, items: &mut Items<'_>, context: &Context<'_>) -> usize {
-        let before = self.0.len();
-        items.take_numbers(|text, at| {
-            let (value, end) = T::from_number(text, at, context.conversion)?;
-            // Out of memory is reported by `push`, which meets the same number next.
-            self.0.push(value).ok()?;
+    fn push_uniform(&mut self, value: Value<'_>, shape: &[usize], context: &Context<'_>) -> Option<usize> {
+        value.each_leaf(shape, |text, at| {
+            let (number, end) = T::from_number(text, at, context.conversion)?;
+            self.0.push(number).ok()?;
             Some(end)
-        });
-        self.0.len() - before
+        })
     }
 
     fn push(&mut self, value: Value<'_>, context: &Context<'_>) -> Result<(), Error> {

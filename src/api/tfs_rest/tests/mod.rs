@@ -1,0 +1,29 @@
+//! The surface over fake models: every rule, and the recorded cases that need no real model.
+
+mod models;
+mod recorded;
+mod rules;
+
+use super::{Config, TfsRest};
+use crate::{
+    api::Surface,
+    models::{Patience, Registry},
+    wire::{Request, Response},
+};
+use std::sync::Arc;
+
+fn surface(registry: Arc<Registry>, strict: bool) -> TfsRest {
+    TfsRest::new(registry, Config { strict, cors: false })
+}
+
+fn ask(surface: &TfsRest, method: &str, target: &str, body: &[u8]) -> Response {
+    let mut request = Request::new(method, target);
+    request.body = body.to_vec().into();
+    surface.handle(request, &Patience::default())
+}
+
+/// Status and body.
+fn answer(surface: &TfsRest, method: &str, target: &str, body: &str) -> (u16, String) {
+    let response = ask(surface, method, target, body.as_bytes());
+    (response.status, String::from_utf8_lossy(&response.body.into_bytes()).into_owned())
+}
