@@ -5,10 +5,12 @@ use super::{
     Fact, Inferred, Lower, OpError, Operator, Step,
     elements::{Elements, Move, moving},
     expect_inputs,
-    number::Number,
-    with_element,
+    number::with_element,
 };
-use crate::tensor::{DType, Tensor};
+use crate::{
+    kernels::Number,
+    tensor::{DType, Tensor},
+};
 use serde::{Deserialize, Serialize};
 
 /// `start, start + delta, ..` before `limit`, for three scalar inputs of one numeric type.
@@ -245,11 +247,10 @@ impl Move for Band {
             Edges::Fixed(first, last) => (first, last),
             Edges::Triangle { upper: true } => (scalar(1)?, i64::MAX),
             Edges::Triangle { upper: false } => (i64::MIN, scalar(1)?),
-            Edges::Band => match (scalar(1)?, scalar(2)?) {
-                (below, above) => {
-                    (if below < 0 { i64::MIN } else { -below }, if above < 0 { i64::MAX } else { above })
-                }
-            },
+            Edges::Band => {
+                let (below, above) = (scalar(1)?, scalar(2)?);
+                (if below < 0 { i64::MIN } else { -below }, if above < 0 { i64::MAX } else { above })
+            }
         };
         let (x, y) = (elements.input(0)?, elements.next_output()?);
         y.fill(T::default());

@@ -122,7 +122,7 @@ impl Operator for Split {
 }
 
 fn equal_parts(dim: usize, parts: usize, axis: usize) -> Result<Vec<usize>, OpError> {
-    if parts == 0 || dim % parts != 0 {
+    if parts == 0 || !dim.is_multiple_of(parts) {
         return Err(OpError::invalid(format!(
             "Number of ways to split should evenly divide the split dimension, but got split_dim {axis} \
              (size = {dim}) and num_split {parts}"

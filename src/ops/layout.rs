@@ -8,7 +8,10 @@ use super::{
     expect_inputs, known_integers,
     mapping::{Axis, Mapping, axis_of, planned_integers, row_major},
 };
-use crate::tensor::Shape;
+use crate::{
+    kernels::{self, TransposePlan},
+    tensor::Shape,
+};
 use serde::{Deserialize, Serialize};
 
 /// `x` with its axes reordered: axis `i` of the result is axis `perm[i]` of `x`.
@@ -48,10 +51,18 @@ impl Operator for Transpose {
 
     fn lower(&self, cx: &Lower<'_>) -> Result<Step, OpError> {
         let from = &cx.inputs[0].shape;
-        let strides = row_major(from);
-        let axes = self.permutation(from.len())?.into_iter();
-        let axes = axes.map(|axis| Axis::Stride { len: from[axis], stride: strides[axis] });
-        Mapping::new(0, axes.collect(), from.elements())?.lower(cx)
+        let permutation = self.permutation(from.len())?;
+        let Some(size) = cx.inputs[0].dtype.size() else {
+            return permuted(from, &permutation)?.lower(cx);
+        };
+        let plan = TransposePlan::new(from, &permutation)?;
+        if plan.is_copy() {
+            return Ok(Step::alias());
+        }
+        Ok(Step::arena(move |io| {
+            let (x, y) = (io.input(0)?, io.next_output()?);
+            Ok(kernels::transpose_bytes(&plan, size, x, y, io.context().threads)?)
+        }))
     }
 }
 
@@ -209,7 +220,7 @@ impl Operator for BatchToSpace {
         for (axis, space) in spaces.iter().enumerate() {
             let (whole, cropped) =
                 (shape[axis + 1].saturating_mul(space.block), space.before.saturating_add(space.after));
-            if shape[0] % space.block != 0 || whole < cropped {
+            if !shape[0].is_multiple_of(space.block) || whole < cropped {
                 return Err(OpError::invalid(format!(
                     "a tensor of shape {} has no blocks of {block:?} with crops {crops:?}",
                     inputs[0].shape

@@ -167,10 +167,10 @@ fn gather<T: Clone>(axes: &[Axis], base: isize, mapped: &[T], dense: &mut [T]) {
             for row in (0..*rows).step_by(TILE) {
                 for column in (0..*columns).step_by(TILE) {
                     for row in row..(row + TILE).min(*rows) {
-                        let line = &mut dense[row * columns..][..*columns];
-                        for column in column..(column + TILE).min(*columns) {
-                            let from = base + row as isize + column as isize * stride;
-                            line[column] = mapped[from as usize].clone();
+                        let line = &mut dense[row * columns..][column..(column + TILE).min(*columns)];
+                        let first = base + row as isize + column as isize * stride;
+                        for (step, element) in line.iter_mut().enumerate() {
+                            *element = mapped[(first + step as isize * stride) as usize].clone();
                         }
                     }
                 }

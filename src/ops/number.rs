@@ -1,69 +1,60 @@
-//! Arithmetic common to all numeric element types: integers wrap, narrow floats compute as `f32`.
+//! From a dtype to code for its elements.
 
-use crate::tensor::buffer::Plain;
-use half::{bf16, f16};
-
-/// A numeric element.
-pub(crate) trait Number: Plain + PartialOrd + Default + Send + Sync + 'static {
-    /// Sum.
-    fn plus(self, other: Self) -> Self;
-    /// Difference.
-    fn minus(self, other: Self) -> Self;
-    /// Product.
-    fn times(self, other: Self) -> Self;
-    /// The nearest value of this type to `value`.
-    fn from_f64(value: f64) -> Self;
-    /// The value, as near as `f64` comes to it.
-    fn to_f64(self) -> f64;
-}
-
-macro_rules! integers {
-    ($($t:ty),*) => {$(
-        impl Number for $t {
-            fn plus(self, other: Self) -> Self {
-                self.wrapping_add(other)
+/// Calls `$body` with `$t` bound to the Rust type of a numeric dtype, `u8` standing for `bool`.
+macro_rules! with_element {
+    ($dtype:expr, $t:ident => $body:expr, else $other:expr) => {{
+        use $crate::tensor::DType as D;
+        match $dtype {
+            D::Bool | D::U8 => {
+                type $t = u8;
+                $body
             }
-            fn minus(self, other: Self) -> Self {
-                self.wrapping_sub(other)
+            D::U16 => {
+                type $t = u16;
+                $body
             }
-            fn times(self, other: Self) -> Self {
-                self.wrapping_mul(other)
+            D::U32 => {
+                type $t = u32;
+                $body
             }
-            fn from_f64(value: f64) -> Self {
-                value as $t
+            D::U64 => {
+                type $t = u64;
+                $body
             }
-            fn to_f64(self) -> f64 {
-                self as f64
+            D::I8 => {
+                type $t = i8;
+                $body
             }
+            D::I16 => {
+                type $t = i16;
+                $body
+            }
+            D::I32 => {
+                type $t = i32;
+                $body
+            }
+            D::I64 => {
+                type $t = i64;
+                $body
+            }
+            D::F16 => {
+                type $t = half::f16;
+                $body
+            }
+            D::BF16 => {
+                type $t = half::bf16;
+                $body
+            }
+            D::F32 => {
+                type $t = f32;
+                $body
+            }
+            D::F64 => {
+                type $t = f64;
+                $body
+            }
+            _ => $other,
         }
-    )*};
+    }};
 }
-integers!(u8, u16, u32, u64, i8, i16, i32, i64);
-
-macro_rules! floats {
-    ($($t:ty: $from:expr, $to:expr);* $(;)?) => {$(
-        impl Number for $t {
-            fn plus(self, other: Self) -> Self {
-                self + other
-            }
-            fn minus(self, other: Self) -> Self {
-                self - other
-            }
-            fn times(self, other: Self) -> Self {
-                self * other
-            }
-            fn from_f64(value: f64) -> Self {
-                $from(value)
-            }
-            fn to_f64(self) -> f64 {
-                $to(self)
-            }
-        }
-    )*};
-}
-floats! {
-    f16: f16::from_f64, f16::to_f64;
-    bf16: bf16::from_f64, bf16::to_f64;
-    f32: |value| value as f32, f64::from;
-    f64: |value| value, |value| value;
-}
+pub(crate) use with_element;

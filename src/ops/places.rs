@@ -103,7 +103,7 @@ impl Places {
     pub(crate) fn place(&self, given: Integers<'_>, row: usize) -> Result<usize, OpError> {
         match self {
             Self::Coordinates { indices, dims, strides, batch, negative, .. } => {
-                let mut place = if batch.0 > 0 { row / batch.0 * batch.1 } else { 0 };
+                let mut place = row.checked_div(batch.0).unwrap_or(0) * batch.1;
                 for (position, (&dim, &stride)) in dims.iter().zip(strides).enumerate() {
                     let index = given.at(row * dims.len() + position);
                     let Some(index) = wrapped(index, dim, *negative) else {

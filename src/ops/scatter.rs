@@ -6,10 +6,10 @@ use super::{
     expect_inputs,
     gather::expect_indices,
     mapping::axis_of,
-    number::Number,
+    number::with_element,
     places::Places,
-    with_element,
 };
+use crate::kernels::Number;
 use serde::{Deserialize, Serialize};
 
 /// How an update joins what stands at its place.
@@ -19,8 +19,6 @@ pub enum Reduction {
     Set,
     /// Sum.
     Add,
-    /// Difference.
-    Sub,
     /// Product.
     Mul,
     /// The smaller.
@@ -108,7 +106,6 @@ fn combination<T: Number>(reduction: Reduction) -> fn(T, T) -> T {
     match reduction {
         Reduction::Set => |_, new| new,
         Reduction::Add => T::plus,
-        Reduction::Sub => T::minus,
         Reduction::Mul => T::times,
         Reduction::Min => |old, new| if new < old { new } else { old },
         Reduction::Max => |old, new| if new > old { new } else { old },
