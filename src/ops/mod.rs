@@ -150,6 +150,7 @@ pub mod conv;
 pub mod example;
 pub mod gather;
 pub mod generate;
+pub mod image;
 pub mod join;
 pub mod layout;
 pub mod list;
@@ -199,6 +200,7 @@ ops! {
     text::MapStrings, text::StringJoin, text::ReduceJoin, text::StringSplit, text::Substr, text::StringEqual,
     text::AsString,
     lookup::Lookup,
+    image::DecodeImage,
     list::Reserve, list::SetItem, list::PushBack,
     control::If, control::While, control::Loop, control::Scan,
     recurrent::Recurrent,

@@ -146,6 +146,10 @@ const ROWS: &[(&str, Row)] = &[
     ("Substr", |i, n| apply(i, n, ops::text::Substr { unit: text::unit(n)? }, 3)),
 
     // Images and boxes.
+    ("DecodeImage", images::decode),
+    ("DecodeJpeg", images::decode),
+    ("DecodePng", images::decode),
+    ("DecodeBmp", images::decode),
     ("ResizeBilinear", |i, n| images::resize(i, n, images::Filter::Bilinear)),
     ("ResizeNearestNeighbor", |i, n| images::resize(i, n, images::Filter::Nearest)),
     ("ResizeBicubic", |i, n| images::resize(i, n, images::Filter::Bicubic)),

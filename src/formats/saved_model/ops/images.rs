@@ -6,6 +6,7 @@ use crate::{
     ops::{
         boxes::SelectBoxes,
         cast::Cast,
+        image::DecodeImage,
         resize::{Coordinates, Resize, ResizeMode, Rounding},
     },
     tensor::{DType, Tensor},
@@ -17,6 +18,17 @@ pub(super) enum Filter {
     Nearest,
     Bilinear,
     Bicubic,
+}
+
+/// Each of TensorFlow's decoders takes the files of the others too.
+pub(super) fn decode(i: &mut Import<'_, '_>, n: &Node<'_>) -> Outputs {
+    let channels = usize::try_from(n.attributes.int("channels")).map_err(|_| "channels is negative")?;
+    let ratio = n.attributes.int("ratio");
+    if n.def.op == "DecodeJpeg" && ratio != 1 {
+        return Err(format!("ratio {ratio} is not supported").into());
+    }
+    let dtype = if n.attributes.0.attr.contains_key("dtype") { n.dtype("dtype")? } else { DType::U8 };
+    super::apply(i, n, DecodeImage { channels, dtype }, 1)
 }
 
 /// Input 1 is height and width. Three conventions say where pixels stand.
