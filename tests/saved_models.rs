@@ -289,3 +289,30 @@ fn what_cannot_be_loaded_says_why() {
         "{error}"
     );
 }
+
+/// Folders made by `tests/export_keras.py`: `<name>/1` and `<name>/golden.npz`.
+#[test]
+fn exported_models_agree_with_tensorflow() {
+    let Some(folder) = std::env::var_os("KINGLET_EXPORTS") else {
+        eprintln!("SKIPPED: KINGLET_EXPORTS is not set; see tests/export_keras.py");
+        return;
+    };
+    let mut failures = Vec::new();
+    let mut folders: Vec<_> = std::fs::read_dir(folder).expect("a folder").filter_map(Result::ok).collect();
+    folders.sort_by_key(std::fs::DirEntry::file_name);
+    for entry in folders {
+        let (path, name) = (entry.path(), entry.file_name().to_string_lossy().into_owned());
+        let recording = path.join("golden.npz");
+        if !recording.is_file() {
+            continue;
+        }
+        let check = std::panic::AssertUnwindSafe(|| {
+            compare_with_recording(&name, &open(&path.join("1")), &recording)
+        });
+        match std::panic::catch_unwind(check) {
+            Ok(()) => eprintln!("{name}: agrees"),
+            Err(_) => failures.push(name),
+        }
+    }
+    assert!(failures.is_empty(), "these differ: {failures:?}");
+}

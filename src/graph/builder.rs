@@ -1,11 +1,12 @@
 //! How importers make graphs.
 
-use super::{Graph, Input, Node, ValueId};
+use super::{Backend, Cpu, Graph, Input, Node, RunOptions, ValueId};
 use crate::{
-    ops::{Op, state::States},
+    kernels::{self, Threads},
+    ops::{Op, Operator, state::States},
     tensor::{DType, Tensor},
 };
-use std::sync::Arc;
+use std::{collections::BTreeSet, sync::Arc};
 
 /// Collects nodes in execution order. Every value is made by exactly one of [`Builder::input`],
 /// [`Builder::constant`] and [`Builder::push`].
@@ -53,6 +54,41 @@ impl Builder {
     /// The tensor of a value that is a constant so far.
     pub fn constant_value(&self, value: ValueId) -> Option<&Tensor> {
         self.graph.constants.get(&value)
+    }
+
+    /// The tensor of a value that depends on constants only, computed where it is not one itself.
+    pub fn known_value(&self, value: ValueId) -> Option<Tensor> {
+        if let Some(tensor) = self.constant_value(value) {
+            return Some(tensor.clone());
+        }
+        let mut needed = BTreeSet::from([value]);
+        let mut nodes = Vec::new();
+        for node in self.graph.nodes.iter().rev() {
+            if node.outputs.iter().any(|output| needed.contains(output)) {
+                if node.op.stateful() {
+                    return None;
+                }
+                needed.extend(node.inputs.iter().copied());
+                nodes.push(node.clone());
+            }
+        }
+        if self.graph.inputs.iter().any(|input| needed.contains(&input.value)) {
+            return None;
+        }
+        nodes.reverse();
+        let constants = &self.graph.constants;
+        let constants = needed.iter().filter_map(|value| Some((*value, constants.get(value)?.clone())));
+        let graph = Graph {
+            nodes,
+            constants: constants.collect(),
+            outputs: vec![(String::new(), value)],
+            values: self.graph.values,
+            ..Graph::default()
+        };
+        let program = Cpu::new(kernels::best(), Threads::single()).compile(Arc::new(graph)).ok()?;
+        let mut outputs = Vec::new();
+        program.run(&[], &mut outputs, &RunOptions::default()).ok()?;
+        outputs.pop()
     }
 
     /// Applies an operator with one output.

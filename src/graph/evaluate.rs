@@ -44,7 +44,8 @@ pub(super) fn evaluate(machine: &Machine<'_>, op: &Op, inputs: &[Tensor]) -> Res
     let step = op.lower(&cx)?;
     // Stateful operators are never evaluated apart from a run.
     let states = States::default();
-    let context = RunContext { kernels: machine.kernels, threads: machine.threads, states: &states };
+    let context =
+        RunContext { kernels: machine.kernels, threads: machine.threads, states: &states, deadline: None };
     match &step.run {
         Run::Alias => match (inputs, outputs.as_slice()) {
             ([input, ..], [output, ..]) => Ok(vec![input.reshaped(output.shape.clone())?]),

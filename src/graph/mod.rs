@@ -11,6 +11,7 @@ mod evaluate;
 pub mod passes;
 mod plan;
 mod run;
+mod subgraph;
 #[cfg(test)]
 pub(crate) mod testing;
 

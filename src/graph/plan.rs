@@ -512,5 +512,8 @@ fn planned(
 }
 
 pub(super) fn node_error(node: &Node, source: OpError) -> GraphError {
+    if source == OpError::Deadline {
+        return GraphError::Deadline;
+    }
     GraphError::Node { node: node.name.clone(), op: node.op.name(), source }
 }

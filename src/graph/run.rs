@@ -38,21 +38,28 @@ impl Backend for Cpu {
     }
 
     fn compile(&self, graph: Arc<Graph>) -> Result<Box<dyn Program>, GraphError> {
-        let assigns = graph.nodes.iter().any(|node| matches!(node.op, crate::ops::Op::AssignState(_)));
+        let assigns = graph.nodes.iter().any(|node| node.op.assigns());
         let stateful = graph.nodes.iter().any(|node| node.op.stateful());
         let locking = match (assigns, stateful) {
             (true, _) => Locking::Write,
             (false, true) => Locking::Read,
             (false, false) => Locking::None,
         };
-        Ok(Box::new(CpuProgram {
+        Ok(Box::new(CpuProgram { locking, ..self.body(graph) }))
+    }
+}
+
+impl Cpu {
+    /// A program that takes no lock on the variables: the graph around it holds one.
+    pub(super) fn body(&self, graph: Arc<Graph>) -> CpuProgram {
+        CpuProgram {
             graph,
             kernels: self.kernels,
             threads: self.threads.clone(),
             packs: PackCache::default(),
             plans: Plans::default(),
-            locking,
-        }))
+            locking: Locking::None,
+        }
     }
 }
 
@@ -76,7 +83,8 @@ enum Locking {
     Write,
 }
 
-struct CpuProgram {
+/// A graph and its plans.
+pub(super) struct CpuProgram {
     graph: Arc<Graph>,
     kernels: &'static Kernels,
     threads: Threads,
@@ -109,6 +117,17 @@ impl Program for CpuProgram {
 }
 
 impl CpuProgram {
+    /// A run as part of another run.
+    pub(super) fn run_body(
+        &self,
+        inputs: &[Tensor],
+        outputs: &mut Vec<Tensor>,
+        options: &RunOptions,
+    ) -> Result<(), GraphError> {
+        self.check(inputs)?;
+        self.run_plans(inputs, outputs, options)
+    }
+
     fn check(&self, inputs: &[Tensor]) -> Result<(), GraphError> {
         let expected = &self.graph.inputs;
         if expected.len() != inputs.len() {
@@ -221,8 +240,12 @@ impl CpuProgram {
     }
 
     fn run_steps(&self, plan: &Plan, memory: &mut Memory, options: &RunOptions) -> Result<(), GraphError> {
-        let context =
-            RunContext { kernels: self.kernels, threads: &self.threads, states: &self.graph.states };
+        let context = RunContext {
+            kernels: self.kernels,
+            threads: &self.threads,
+            states: &self.graph.states,
+            deadline: options.deadline,
+        };
         for planned in &plan.steps {
             if options.deadline.is_some_and(|deadline| Instant::now() >= deadline) {
                 return Err(GraphError::Deadline);

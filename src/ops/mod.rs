@@ -41,6 +41,9 @@ pub enum OpError {
     /// A tensor could not be made.
     #[error(transparent)]
     Tensor(#[from] TensorError),
+    /// The run's deadline passed inside a loop.
+    #[error("the deadline passed while the model was running")]
+    Deadline,
     /// A plan gave the operator memory that does not fit; a bug.
     #[error("internal: the plan gave {0} the wrong memory")]
     Memory(&'static str),
@@ -71,6 +74,11 @@ pub trait Operator {
     /// True when the result depends on more than the inputs, so that it must not be folded,
     /// deduplicated or dropped.
     fn stateful(&self) -> bool {
+        false
+    }
+
+    /// True when it assigns a variable, so that no other run may be under way.
+    fn assigns(&self) -> bool {
         false
     }
 }
@@ -117,6 +125,12 @@ macro_rules! ops {
                     $(Op::$op(op) => op.stateful(),)*
                 }
             }
+
+            fn assigns(&self) -> bool {
+                match self {
+                    $(Op::$op(op) => op.assigns(),)*
+                }
+            }
         }
 
         $(impl From<$module::$op> for Op {
@@ -129,23 +143,34 @@ macro_rules! ops {
 
 pub mod arg_reduce;
 pub mod binary;
+pub mod boxes;
 pub mod cast;
+pub mod control;
 pub mod conv;
 pub mod example;
 pub mod gather;
 pub mod generate;
+pub mod image;
 pub mod join;
 pub mod layout;
+pub mod list;
+pub mod lookup;
 pub mod matmul;
+pub mod norm;
 pub mod pad;
 pub mod pool;
+pub mod recurrent;
 pub mod reduce;
+pub mod resize;
 pub mod scatter;
 pub mod shape;
 pub mod slice;
 pub mod softmax;
 pub mod state;
+pub mod text;
+pub mod top_k;
 pub mod unary;
+pub mod unique;
 pub mod window;
 
 ops! {
@@ -169,6 +194,16 @@ ops! {
     generate::Range, generate::NonZero, generate::EyeLike, generate::Trilu, generate::MatrixBandPart,
     generate::Size, generate::Rank,
     example::ParseExample,
+    top_k::TopK, boxes::NonMaxSuppression, boxes::SelectBoxes, unique::Unique,
+    resize::Resize,
+    norm::LayerNorm, norm::InstanceNorm, norm::Lrn,
+    text::MapStrings, text::StringJoin, text::ReduceJoin, text::StringSplit, text::Substr, text::StringEqual,
+    text::AsString,
+    lookup::Lookup,
+    image::DecodeImage,
+    list::Reserve, list::SetItem, list::PushBack,
+    control::If, control::While, control::Loop, control::Scan,
+    recurrent::Recurrent,
 }
 
 /// Checks the number of inputs.

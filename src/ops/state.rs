@@ -123,6 +123,10 @@ impl Operator for AssignState {
     fn stateful(&self) -> bool {
         true
     }
+
+    fn assigns(&self) -> bool {
+        true
+    }
 }
 
 fn combine(old: &Tensor, change: &Tensor, subtract: bool) -> Result<Tensor, OpError> {

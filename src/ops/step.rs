@@ -12,6 +12,7 @@ use std::{
     any::Any,
     collections::HashMap,
     sync::{Arc, Mutex, PoisonError},
+    time::Instant,
 };
 
 type ArenaFn = dyn Fn(&mut Io<'_>) -> Result<(), OpError> + Send + Sync;
@@ -69,6 +70,8 @@ pub struct RunContext<'a> {
     pub threads: &'a Threads,
     /// The model's variables.
     pub states: &'a States,
+    /// Loops end with [`OpError::Deadline`] after this moment.
+    pub deadline: Option<Instant>,
 }
 
 /// Where an input of a step stands.

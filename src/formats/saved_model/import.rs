@@ -239,6 +239,17 @@ impl<'a, 'm> Import<'a, 'm> {
             return Err(FormatError::node(function, "functions are nested too deeply"));
         }
         self.nesting += 1;
+        let results = self.inline_body(function, body, arguments);
+        self.nesting -= 1;
+        results
+    }
+
+    fn inline_body(
+        &mut self,
+        function: &str,
+        body: usize,
+        arguments: Vec<Value>,
+    ) -> Result<Vec<Value>, FormatError> {
         let scope =
             self.add_scope(Scope { body, arguments: Arguments::Values(arguments), depth: 0, opened: true })?;
         let body = self.library.body(body);
@@ -255,7 +266,6 @@ impl<'a, 'm> Import<'a, 'm> {
             results.push(resolved);
         }
         self.walk(work)?;
-        self.nesting -= 1;
         Ok(results.into_iter().map(|resolved| self.value(resolved)).collect())
     }
 
@@ -263,6 +273,8 @@ impl<'a, 'm> Import<'a, 'm> {
     pub(super) fn within<T>(&mut self, build: impl FnOnce(&mut Self) -> T) -> (T, Builder) {
         let outer = std::mem::take(&mut self.b);
         let read = std::mem::take(&mut self.read);
+        self.b.set_states(self.model.states.clone());
+        self.b.set_scope(outer.scope());
         let result = build(self);
         self.read = read;
         (result, std::mem::replace(&mut self.b, outer))
@@ -564,8 +576,9 @@ impl<'a, 'm> Import<'a, 'm> {
         if let Some(value) = self.read.get(&variable) {
             return Ok(*value);
         }
-        let Some(value) = state.value.clone() else {
-            return Err(format!("variable \"{}\" has no value in the checkpoint", state.name).into());
+        let Some(value) = self.model.variable_value(variable)? else {
+            let name = &self.model.variables[variable].name;
+            return Err(format!("variable \"{name}\" has no value in the checkpoint").into());
         };
         let value = self.b.constant(value);
         self.read.insert(variable, value);
@@ -617,8 +630,21 @@ impl Node<'_> {
     /// Input `index`, which must be known while loading.
     pub(super) fn constant(&self, import: &mut Import<'_, '_>, index: usize) -> Result<Tensor, Stop> {
         let value = self.tensor(import, index)?;
-        let known = import.b.constant_value(value).cloned();
+        let known = import.b.known_value(value);
         known.ok_or_else(|| format!("input {index} depends on the request, which is not supported").into())
+    }
+
+    /// Input `index` as strings known while loading.
+    pub(super) fn strings(&self, import: &mut Import<'_, '_>, index: usize) -> Result<Vec<String>, Stop> {
+        let tensor = self.constant(import, index)?;
+        let strings = tensor.as_strings().map_err(|error| error.to_string())?;
+        Ok(strings.iter().map(|text| String::from_utf8_lossy(text).into_owned()).collect())
+    }
+
+    /// Input `index` as one string known while loading.
+    pub(super) fn string(&self, import: &mut Import<'_, '_>, index: usize) -> Result<String, Stop> {
+        let strings = self.strings(import, index)?;
+        strings.into_iter().next().ok_or_else(|| format!("input {index} has no string").into())
     }
 
     /// Input `index` as integers known while loading.

@@ -3,7 +3,7 @@
 use super::{
     functions::Library,
     import::{Import, Value},
-    model::Model,
+    model::{Model, Table},
     tensor_proto::{self, dtype_of, partial_shape},
 };
 use crate::{
@@ -160,7 +160,10 @@ fn finish_loading(mut import: Import<'_, '_>) -> Result<(), FormatError> {
     for (&variable, value) in assigned.keys().zip(values) {
         model.variables[variable].value = Some(value.clone());
     }
-    debug_assert_eq!(tables.len(), 2 * filled.len());
+    for (&(table, _, _), pair) in filled.iter().zip(tables.chunks_exact(2)) {
+        let [keys, values] = pair else { continue };
+        model.tables[table] = Table { keys: keys.clone(), values: values.clone() };
+    }
     Ok(())
 }
 
@@ -189,6 +192,7 @@ fn signatures(
 ) -> Result<BTreeMap<String, LoadedSignature>, FormatError> {
     loop {
         let states_before = model.state_count();
+        model.states = Arc::new(States::new(model.initial_states()));
         let mut missing_now = MissingOperators::default();
         let mut imported = Vec::new();
         for (name, definition) in &meta.signature_def {
@@ -203,7 +207,7 @@ fn signatures(
         for found in missing_now.0 {
             (0..found.count).for_each(|_| missing.add(&found.op, &found.first));
         }
-        let states = Arc::new(States::new(model.states()));
+        let states = model.states.clone();
         let finish = |(name, definition, signature): (&String, &SignatureDef, Imported)| {
             let Imported { inputs, outputs, defaults, mut builder, values } = signature;
             builder.set_states(states.clone());
@@ -300,7 +304,7 @@ fn named<'a>(alias: &str, info: &'a TensorInfoProto) -> Result<&'a str, FormatEr
 
 /// Bytes of constants and variables, each memory counted once.
 fn weight_bytes(signatures: &BTreeMap<String, LoadedSignature>, model: &Model) -> usize {
-    let states = model.states();
+    let states = model.initial_states();
     let constants = signatures.values().flat_map(|signature| signature.graph.constants().values());
     let mut seen = BTreeSet::new();
     constants

@@ -15,3 +15,13 @@ mod table;
 pub mod tensor_proto;
 
 pub(super) use load::load;
+
+/// Names of TensorFlow's operators that can be imported, in alphabetical order.
+pub fn operator_names() -> Vec<&'static str> {
+    let mut names: Vec<&str> = ops::names().collect();
+    names.sort_unstable();
+    names
+}
+
+#[cfg(test)]
+mod tests;

@@ -4,16 +4,20 @@
 //! [`super::node::Attributes`]. What needs more than a line stands in the files beside this one.
 
 mod arrays;
+mod control;
 mod convolution;
 mod einsum;
 mod example;
+mod images;
 mod state;
+mod tables;
+mod text;
 
 use super::import::{Import, Node, Stop, Value};
 use crate::{
     graph::ValueId,
     kernels::{Binary as B, Compare as C, Logical as L, Reduce as R, Unary as U},
-    ops::{self, Fused, Op, pad::PadMode, pool::PoolKind, scatter::Reduction},
+    ops::{self, Fused, Op, pad::PadMode, pool::PoolKind, scatter::Reduction, text::StringFunction as S},
     tensor::DType,
 };
 use std::{collections::HashMap, sync::LazyLock};
@@ -87,6 +91,73 @@ const ROWS: &[(&str, Row)] = &[
     ("NoOp", |_, _| Ok(Vec::new())),
     ("Assert", |_, _| Ok(Vec::new())),
     ("PrintV2", |_, _| Ok(Vec::new())),
+
+    ("RandomUniform", state::random),
+    ("RandomStandardNormal", state::random),
+    ("TruncatedNormal", state::random),
+
+    // Branches, loops and their lists.
+    ("If", control::branch),
+    ("StatelessIf", control::branch),
+    ("While", control::repeat),
+    ("StatelessWhile", control::repeat),
+    ("TensorListReserve", control::list_reserve),
+    ("EmptyTensorList", control::list_empty),
+    ("TensorListFromTensor", |i, n| pass(i, n, 0)),
+    ("TensorListStack", control::list_stack),
+    ("TensorListGetItem", control::list_get),
+    ("TensorListSetItem", |i, n| apply(i, n, ops::list::SetItem, 3)),
+    ("TensorListPushBack", |i, n| apply(i, n, ops::list::PushBack, 2)),
+    ("TensorListLength", control::list_length),
+
+    // Tables.
+    ("HashTable", tables::table),
+    ("HashTableV2", tables::table),
+    ("MutableHashTable", tables::table),
+    ("MutableHashTableV2", tables::table),
+    ("InitializeTable", tables::fill),
+    ("InitializeTableV2", tables::fill),
+    ("LookupTableImport", tables::fill),
+    ("LookupTableImportV2", tables::fill),
+    ("InitializeTableFromTextFile", tables::fill_from_file),
+    ("InitializeTableFromTextFileV2", tables::fill_from_file),
+    ("LookupTableFind", tables::find),
+    ("LookupTableFindV2", tables::find),
+    ("LookupTableSize", tables::size),
+    ("LookupTableSizeV2", tables::size),
+
+    // Strings.
+    ("StringLower", |i, n| text::map(i, n, S::Lower { unicode: n.attributes.text("encoding") == "utf-8" })),
+    ("StringUpper", |i, n| text::map(i, n, S::Upper { unicode: n.attributes.text("encoding") == "utf-8" })),
+    ("StringStrip", |i, n| text::map(i, n, S::Strip)),
+    ("StringToNumber", |i, n| text::map(i, n, S::ToNumber { to: n.dtype("out_type")? })),
+    ("StringLength", |i, n| text::map(i, n, S::Length { unit: text::unit(n)? })),
+    ("StringToHashBucketFast", text::hash_bucket),
+    ("StaticRegexReplace", text::static_regex_replace),
+    ("RegexReplace", text::regex_replace),
+    ("StaticRegexFullMatch", text::static_regex_full_match),
+    ("RegexFullMatch", text::regex_full_match),
+    ("EncodeBase64", |i, n| text::map(i, n, S::EncodeBase64 { pad: n.attributes.flag("pad") })),
+    ("DecodeBase64", |i, n| text::map(i, n, S::DecodeBase64)),
+    ("AsString", text::as_string),
+    ("StringJoin", text::join),
+    ("ReduceJoin", text::reduce_join),
+    ("StringSplitV2", text::split),
+    ("Substr", |i, n| apply(i, n, ops::text::Substr { unit: text::unit(n)? }, 3)),
+
+    // Images and boxes.
+    ("DecodeImage", images::decode),
+    ("DecodeJpeg", images::decode),
+    ("DecodePng", images::decode),
+    ("DecodeBmp", images::decode),
+    ("ResizeBilinear", |i, n| images::resize(i, n, images::Filter::Bilinear)),
+    ("ResizeNearestNeighbor", |i, n| images::resize(i, n, images::Filter::Nearest)),
+    ("ResizeBicubic", |i, n| images::resize(i, n, images::Filter::Bicubic)),
+    ("NonMaxSuppression", |i, n| images::select_boxes(i, n, &[0])),
+    ("NonMaxSuppressionV2", |i, n| images::select_boxes(i, n, &[0])),
+    ("NonMaxSuppressionV3", |i, n| images::select_boxes(i, n, &[0])),
+    ("NonMaxSuppressionV4", |i, n| images::select_boxes(i, n, &[0, 2])),
+    ("NonMaxSuppressionV5", |i, n| images::select_boxes(i, n, &[0, 1, 2])),
 
     // Variables.
     ("VarHandleOp", state::variable),
@@ -163,8 +234,8 @@ const ROWS: &[(&str, Row)] = &[
     ("BitwiseAnd", |i, n| binary(i, n, B::BitwiseAnd)),
     ("BitwiseOr", |i, n| binary(i, n, B::BitwiseOr)),
     ("BitwiseXor", |i, n| binary(i, n, B::BitwiseXor)),
-    ("Equal", |i, n| apply(i, n, ops::binary::Compare(C::Equal), 2)),
-    ("NotEqual", |i, n| apply(i, n, ops::binary::Compare(C::NotEqual), 2)),
+    ("Equal", |i, n| text::equal(i, n, C::Equal)),
+    ("NotEqual", |i, n| text::equal(i, n, C::NotEqual)),
     ("Less", |i, n| apply(i, n, ops::binary::Compare(C::Less), 2)),
     ("LessEqual", |i, n| apply(i, n, ops::binary::Compare(C::LessEqual), 2)),
     ("Greater", |i, n| apply(i, n, ops::binary::Compare(C::Greater), 2)),
@@ -192,6 +263,7 @@ const ROWS: &[(&str, Row)] = &[
     ("MaxPool", |i, n| convolution::pool(i, n, PoolKind::Max)),
     ("MaxPoolV2", |i, n| convolution::pool(i, n, PoolKind::Max)),
     ("AvgPool", |i, n| convolution::pool(i, n, PoolKind::Average { count_include_pad: false })),
+    ("LRN", convolution::lrn),
     ("Softmax", |i, n| apply(i, n, ops::softmax::Softmax { axis: -1, log: false }, 1)),
     ("LogSoftmax", |i, n| apply(i, n, ops::softmax::Softmax { axis: -1, log: true }, 1)),
 
@@ -244,9 +316,13 @@ const ROWS: &[(&str, Row)] = &[
     ("ScatterNd", arrays::scatter_nd),
     ("TensorScatterUpdate", |i, n| scatter(i, n, Reduction::Set)),
     ("TensorScatterAdd", |i, n| scatter(i, n, Reduction::Add)),
-    ("TensorScatterSub", |i, n| scatter(i, n, Reduction::Sub)),
     ("TensorScatterMin", |i, n| scatter(i, n, Reduction::Min)),
     ("TensorScatterMax", |i, n| scatter(i, n, Reduction::Max)),
+    ("TopK", arrays::top_k),
+    ("TopKV2", arrays::top_k),
+    ("Unique", arrays::unique),
+    ("ArgMax", |i, n| arrays::arg_reduce(i, n, true)),
+    ("ArgMin", |i, n| arrays::arg_reduce(i, n, false)),
     ("Range", |i, n| apply(i, n, ops::generate::Range, 3)),
     ("Where", |i, n| apply(i, n, ops::generate::NonZero { columns: false }, 1)),
     ("MatrixBandPart", |i, n| apply(i, n, ops::generate::MatrixBandPart, 3)),

@@ -15,6 +15,8 @@ use crate::{
         scatter::{Reduction, ScatterNd},
         shape::{ExpandDims, ShapeOf, Squeeze},
         slice::StridedSlice,
+        top_k::TopK,
+        unique::Unique,
     },
     tensor::{DType, Tensor},
 };
@@ -202,4 +204,36 @@ pub(super) fn scatter_nd(i: &mut Import<'_, '_>, n: &Node<'_>) -> Outputs {
     let zero = scalar(i, dtype, 0);
     let zeros = i.b.push(BroadcastTo { bidirectional: false }, &[zero, shape]);
     one(i.b.push(ScatterNd { reduction: Reduction::Add, negative: false }, &[zeros, indices, updates]))
+}
+
+/// Values and positions of the largest elements along the last axis.
+pub(super) fn top_k(i: &mut Import<'_, '_>, n: &Node<'_>) -> Outputs {
+    let x = n.tensor(i, 0)?;
+    let k = match n.inputs.len() {
+        1 => i.b.integers(&[n.attributes.int("k")]),
+        _ => n.tensor(i, 1)?,
+    };
+    let op = TopK {
+        axis: -1,
+        largest: true,
+        sorted: n.attributes.flag("sorted"),
+        indices: n.dtype("index_type")?,
+    };
+    Ok(i.b.push_many(op, &[x, k], 2).into_iter().map(Value::Tensor).collect())
+}
+
+/// The different elements and, for each element, its position among them.
+pub(super) fn unique(i: &mut Import<'_, '_>, n: &Node<'_>) -> Outputs {
+    let x = n.tensor(i, 0)?;
+    let outputs = i.b.push_many(Unique { sorted: false, indices: n.dtype("out_idx")? }, &[x], 4);
+    Ok([0, 2].map(|output| Value::Tensor(outputs[output])).to_vec())
+}
+
+/// The position of the first of the greatest or least elements along an axis.
+pub(super) fn arg_reduce(i: &mut Import<'_, '_>, n: &Node<'_>, largest: bool) -> Outputs {
+    let (x, axis) = (n.tensor(i, 0)?, n.integer(i, 1)?);
+    let k = i.b.integers(&[1]);
+    let indices = n.dtype("output_type")?;
+    let best = i.b.push_many(TopK { axis, largest, sorted: true, indices }, &[x, k], 2);
+    one(i.b.push(Squeeze { axes: vec![axis] }, &best[1..]))
 }

@@ -11,6 +11,7 @@ use crate::{
         binary::Binary,
         conv::Conv,
         layout::Transpose,
+        norm::Lrn,
         pool::{Pool, PoolKind},
         shape::{ExpandDims, Reshape},
         unary::Unary,
@@ -157,4 +158,10 @@ pub(super) fn pool(i: &mut Import<'_, '_>, n: &Node<'_>, kind: PoolKind) -> Outp
     };
     let y = i.b.push(op, &[x]);
     one(images_out(i, n, y))
+}
+
+pub(super) fn lrn(i: &mut Import<'_, '_>, n: &Node<'_>) -> Outputs {
+    let radius = usize::try_from(n.attributes.int("depth_radius")).map_err(|_| "depth_radius is negative")?;
+    let [bias, alpha, beta] = ["bias", "alpha", "beta"].map(|name| n.attributes.float(name));
+    super::apply(i, n, Lrn { before: radius, after: radius, bias, alpha, beta }, 1)
 }

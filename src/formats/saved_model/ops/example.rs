@@ -8,7 +8,7 @@ use crate::{
     },
     graph::ValueId,
     ops::example::{DenseFeature, ParseExample, RaggedFeature, SparseFeature},
-    tensor::{Bytes, DType, Tensor},
+    tensor::{DType, Tensor},
 };
 
 /// Features of one node; more would be no parser but an attack.
@@ -35,16 +35,19 @@ pub(super) fn parse_v2(i: &mut Import<'_, '_>, n: &Node<'_>) -> Outputs {
 
 /// Inputs: one serialized example, dense defaults; keys are attributes.
 pub(super) fn parse_single(i: &mut Import<'_, '_>, n: &Node<'_>) -> Outputs {
-    let list = |name: &str| n.attributes.list(name).map(|list| list.s.clone()).unwrap_or_default();
+    let list = |name: &str| {
+        let list = n.attributes.list(name).map(|list| list.s.as_slice()).unwrap_or_default();
+        list.iter().map(|key| String::from_utf8_lossy(key).into_owned()).collect()
+    };
     features(i, n, list("sparse_keys"), list("dense_keys"), Vec::new(), None, 1)
 }
 
 fn features(
     i: &mut Import<'_, '_>,
     n: &Node<'_>,
-    sparse_keys: Vec<Bytes>,
-    dense_keys: Vec<Bytes>,
-    ragged_keys: Vec<Bytes>,
+    sparse_keys: Vec<String>,
+    dense_keys: Vec<String>,
+    ragged_keys: Vec<String>,
     names: Option<usize>,
     first_default: usize,
 ) -> Outputs {
@@ -93,9 +96,8 @@ fn count(n: &Node<'_>, attribute: &str) -> Result<usize, Stop> {
     count.ok_or_else(|| format!("attribute {attribute} is out of range").into())
 }
 
-fn keys(i: &mut Import<'_, '_>, n: &Node<'_>, index: usize) -> Result<Vec<Bytes>, Stop> {
-    let keys = n.constant(i, index)?;
-    keys.as_strings().map(<[Bytes]>::to_vec).map_err(|error| error.to_string().into())
+fn keys(i: &mut Import<'_, '_>, n: &Node<'_>, index: usize) -> Result<Vec<String>, Stop> {
+    n.strings(i, index)
 }
 
 fn types(n: &Node<'_>, attribute: &str, expected: usize) -> Result<Vec<DType>, Stop> {

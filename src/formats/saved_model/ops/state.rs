@@ -9,7 +9,7 @@ use crate::{
         tensor_proto,
     },
     kernels::Binary as B,
-    ops::{binary::Binary, state::AssignState},
+    ops::{binary::Binary, join::BroadcastTo, state::AssignState},
     proto::tensorflow::DataType,
     tensor::Tensor,
 };
@@ -45,13 +45,7 @@ pub(super) fn is_initialized(i: &mut Import<'_, '_>, _: &Node<'_>) -> Outputs {
 
 /// Tensors of the checkpoint by name; the file name that the graph computes is not needed.
 pub(super) fn restore(i: &mut Import<'_, '_>, n: &Node<'_>) -> Outputs {
-    let (names, slices) = (n.constant(i, 1)?, n.constant(i, 2)?);
-    let strings = |tensor: &Tensor| {
-        let strings = tensor.as_strings().map_err(|error| error.to_string())?;
-        let text = strings.iter().map(|name| String::from_utf8_lossy(name).into_owned());
-        Ok::<Vec<String>, String>(text.collect())
-    };
-    let (names, slices) = (strings(&names)?, strings(&slices)?);
+    let (names, slices) = (n.strings(i, 1)?, n.strings(i, 2)?);
     if names.len() != slices.len() {
         return Err("there are not as many slices as names".into());
     }
@@ -85,4 +79,15 @@ pub(super) fn assign(i: &mut Import<'_, '_>, n: &Node<'_>, assignment: Assignmen
         i.b.push(AssignState { cell, assignment }, &[change])
     };
     Ok(vec![Value::Assigned { variable, value }])
+}
+
+/// Initialisers draw random numbers that the checkpoint replaces; a served model draws none.
+pub(super) fn random(i: &mut Import<'_, '_>, n: &Node<'_>) -> Outputs {
+    if !i.loading {
+        i.missing.add(&n.def.op, &n.path);
+        return Ok(vec![Value::Missing]);
+    }
+    let zero = super::arrays::scalar(i, n.dtype("dtype")?, 0);
+    let shape = n.tensor(i, 0)?;
+    one(i.b.push(BroadcastTo { bidirectional: false }, &[zero, shape]))
 }

@@ -1,0 +1,429 @@
+//! Scaling along axes: nearest neighbour, linear and cubic interpolation.
+//!
+//! TensorFlow and ONNX differ in which source position an output position means; the formulas are
+//! those of ONNX `Resize` (`coordinate_transformation_mode`) and of TensorFlow's image scaler, in
+//! `f32` as there, since nearest neighbours depend on the last bit. Interpolation is separable: one
+//! pass per axis, each a weighted sum of rows.
+
+use super::{
+    Fact, Inferred, Lower, OpError, Operator, Step, expect_inputs, known_integers,
+    mapping::{Axis, Mapping, axis_of, planned_integers, row_major},
+};
+use crate::{
+    kernels::Threads,
+    tensor::{DType, Shape, TensorError},
+};
+use serde::{Deserialize, Serialize};
+
+/// How values between positions are made.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub enum ResizeMode {
+    /// The value at the nearest position; any dtype.
+    Nearest(Rounding),
+    /// From 2 positions per axis; `float`.
+    Linear,
+    /// From 4 positions per axis by Keys' cubic convolution; `float`.
+    Cubic {
+        /// The slope parameter, -0.75 or -0.5.
+        a: f32,
+        /// Positions outside count for nothing instead of repeating the edge.
+        exclude_outside: bool,
+    },
+}
+
+/// Which position is the nearest.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Rounding {
+    /// The one before.
+    Floor,
+    /// The one after.
+    Ceil,
+    /// The nearer; of two the one before.
+    PreferFloor,
+    /// The nearer; of two the one after.
+    PreferCeil,
+}
+
+/// Which source position `x` an output position `i` means; `r` is the source length per output length.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Coordinates {
+    /// `(i + 0.5) * r - 0.5`
+    HalfPixel,
+    /// Both ends meet: `i * (in - 1) / (out - 1)`
+    AlignCorners,
+    /// `i * r`
+    Asymmetric,
+    /// As `HalfPixel`, but 0 where the output has one position.
+    PytorchHalfPixel,
+    /// `(i + 0.5) * r`: TensorFlow's nearest neighbour with half-pixel centres.
+    TensorflowHalfPixel,
+}
+
+/// `x` scaled along some axes to the sizes of input 1 (integers, one per axis), or by `scales`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Resize {
+    /// Interpolation.
+    pub mode: ResizeMode,
+    /// Positions.
+    pub coordinates: Coordinates,
+    /// The scaled axes; negative from the back.
+    pub axes: Vec<i64>,
+    /// Output length per source length of each axis; then there is no input 1.
+    #[serde(default)]
+    pub scales: Option<Vec<f32>>,
+}
+
+impl Resize {
+    fn resized(&self, from: &Shape, sizes: &[i64]) -> Result<Shape, OpError> {
+        let misfit =
+            || OpError::invalid(format!("sizes {sizes:?} do not fit axes {:?} of shape {from}", self.axes));
+        if sizes.len() != self.axes.len() {
+            return Err(misfit());
+        }
+        let mut shape = from.clone();
+        for (&axis, &size) in self.axes.iter().zip(sizes) {
+            let axis = axis_of(from, axis)?;
+            shape[axis] = usize::try_from(size).map_err(|_| misfit())?;
+            if (from[axis] == 0) != (size == 0) {
+                return Err(misfit());
+            }
+        }
+        Ok(shape)
+    }
+
+    fn scaled(&self, from: &Shape, scales: &[f32]) -> Result<Vec<i64>, OpError> {
+        let sizes = self.axes.iter().zip(scales).map(|(&axis, &scale)| {
+            if scale > 0.0 && scale.is_finite() {
+                return Ok((from[axis_of(from, axis)?] as f32 * scale).floor() as i64);
+            }
+            Err(OpError::invalid(format!("cannot scale by {scale}")))
+        });
+        sizes.collect()
+    }
+
+    /// The taps of each axis that changes, by axis.
+    fn taps(&self, from: &Shape, to: &Shape) -> Result<Vec<(usize, Taps)>, OpError> {
+        let mut taps = Vec::new();
+        for (position, &axis) in self.axes.iter().enumerate() {
+            let axis = axis_of(from, axis)?;
+            let scale = self.scales.as_ref().and_then(|scales| scales.get(position)).copied();
+            let line = Line { from: from[axis], to: to[axis], scale };
+            let made =
+                Taps::new(self.mode, |position| line.source(self.coordinates, position), line.from, line.to)?;
+            if line.from != line.to || !made.is_identity() {
+                taps.push((axis, made));
+            }
+        }
+        Ok(taps)
+    }
+}
+
+impl Operator for Resize {
+    fn infer(&self, inputs: &[Fact]) -> Result<Inferred, OpError> {
+        let from = &inputs.first().ok_or_else(|| OpError::invalid("nothing to resize"))?.shape;
+        let sizes = match &self.scales {
+            Some(scales) => {
+                expect_inputs(inputs, 1..=1)?;
+                self.scaled(from, scales)?
+            }
+            None => {
+                expect_inputs(inputs, 2..=2)?;
+                known_integers!(inputs, 1)
+            }
+        };
+        let interpolates = !matches!(self.mode, ResizeMode::Nearest(_));
+        if interpolates && inputs[0].dtype != DType::F32 {
+            return Err(OpError::unsupported(format!(
+                "interpolation of {} is not supported",
+                inputs[0].dtype
+            )));
+        }
+        Ok(Inferred::one(inputs[0].dtype, self.resized(from, &sizes)?))
+    }
+
+    fn lower(&self, cx: &Lower<'_>) -> Result<Step, OpError> {
+        let from = &cx.inputs[0].shape;
+        let sizes = match &self.scales {
+            Some(scales) => self.scaled(from, scales)?,
+            None => planned_integers(cx.inputs, 1)?,
+        };
+        let to = self.resized(from, &sizes)?;
+        let mut taps = self.taps(from, &to)?;
+        if taps.is_empty() {
+            return Ok(Step::alias());
+        }
+        if matches!(self.mode, ResizeMode::Nearest(_)) {
+            let strides = row_major(from);
+            let axes = (0..from.len()).map(|axis| match taps.iter().find(|(tapped, _)| *tapped == axis) {
+                Some((_, taps)) => {
+                    Axis::listed(to[axis], |position| taps.indices[position] as isize * strides[axis])
+                }
+                None => Ok(Axis::Stride { len: from[axis], stride: strides[axis] }),
+            });
+            return Mapping::new(0, axes.collect::<Result<_, _>>()?, from.elements())?.lower(cx);
+        }
+        // What shrinks goes first, so that the later passes have less to do.
+        taps.sort_by(|(a, _), (b, _)| (to[*a] * from[*b]).cmp(&(to[*b] * from[*a])));
+        passes(from, taps)
+    }
+}
+
+/// One axis before and after.
+struct Line {
+    from: usize,
+    to: usize,
+    scale: Option<f32>,
+}
+
+impl Line {
+    fn source(&self, coordinates: Coordinates, position: usize) -> f32 {
+        let (i, from, to) = (position as f32, self.from as f32, self.to as f32);
+        let stretched = |x: f32| match self.scale {
+            Some(scale) => x / scale,
+            None => x * (from / to),
+        };
+        match coordinates {
+            Coordinates::PytorchHalfPixel if self.to == 1 => 0.0,
+            Coordinates::HalfPixel | Coordinates::PytorchHalfPixel => stretched(i + 0.5) - 0.5,
+            Coordinates::AlignCorners if self.to == 1 => 0.0,
+            Coordinates::AlignCorners => i * ((from - 1.0) / (to - 1.0)),
+            Coordinates::Asymmetric => stretched(i),
+            Coordinates::TensorflowHalfPixel => stretched(i + 0.5),
+        }
+    }
+}
+
+/// For each output position the same number of source positions, and their weights.
+#[derive(Clone, Debug, PartialEq)]
+struct Taps {
+    count: usize,
+    indices: Vec<usize>,
+    weights: Vec<f32>,
+}
+
+impl Taps {
+    fn new(mode: ResizeMode, source: impl Fn(usize) -> f32, from: usize, to: usize) -> Result<Self, OpError> {
+        let count = match mode {
+            ResizeMode::Nearest(_) => 1,
+            ResizeMode::Linear => 2,
+            ResizeMode::Cubic { .. } => 4,
+        };
+        let mut taps = Self { count, indices: Vec::new(), weights: Vec::new() };
+        let total = to.saturating_mul(count);
+        let reserved =
+            taps.indices.try_reserve_exact(total).and_then(|()| taps.weights.try_reserve_exact(total));
+        reserved.map_err(|_| TensorError::OutOfMemory { bytes: total })?;
+        let edge = from.saturating_sub(1) as f32;
+        for position in 0..to {
+            let x = source(position);
+            if let ResizeMode::Nearest(rounding) = mode {
+                let nearest = match rounding {
+                    Rounding::Floor => x.floor(),
+                    Rounding::Ceil => x.ceil(),
+                    Rounding::PreferFloor => (x - 0.5).ceil(),
+                    Rounding::PreferCeil => (x + 0.5).floor(),
+                };
+                taps.push(nearest.clamp(0.0, edge), 1.0);
+                continue;
+            }
+            let (first, t) = (x.floor(), x - x.floor());
+            match mode {
+                ResizeMode::Cubic { a, exclude_outside } => {
+                    let mut weights = cubic(a, t);
+                    let places = [-1.0, 0.0, 1.0, 2.0].map(|step| first + step);
+                    if exclude_outside {
+                        let inside =
+                            places.map(|place| if (0.0..=edge).contains(&place) { 1.0 } else { 0.0 });
+                        weights.iter_mut().zip(inside).for_each(|(weight, inside)| *weight *= inside);
+                        let sum: f32 = weights.iter().sum();
+                        weights = weights.map(|weight| weight / sum);
+                    }
+                    for (place, weight) in places.into_iter().zip(weights) {
+                        taps.push(place.clamp(0.0, edge), weight);
+                    }
+                }
+                _ => {
+                    taps.push(first.clamp(0.0, edge), 1.0 - t);
+                    taps.push((first + 1.0).clamp(0.0, edge), t);
+                }
+            }
+        }
+        Ok(taps)
+    }
+
+    fn push(&mut self, index: f32, weight: f32) {
+        self.indices.push(index as usize);
+        self.weights.push(weight);
+    }
+
+    /// True when every output position is the source position of the same number.
+    fn is_identity(&self) -> bool {
+        let mut taps = self.indices.iter().zip(&self.weights).enumerate();
+        taps.all(|(tap, (&index, &weight))| weight == 0.0 || (weight == 1.0 && index == tap / self.count))
+    }
+}
+
+/// Weights of the positions -1, 0, 1 and 2 for a point `t` after position 0.
+fn cubic(a: f32, t: f32) -> [f32; 4] {
+    let near = |d: f32| ((a + 2.0) * d - (a + 3.0)) * d * d + 1.0;
+    let far = |d: f32| ((a * d - 5.0 * a) * d + 8.0 * a) * d - 4.0 * a;
+    [far(t + 1.0), near(t), near(1.0 - t), far(2.0 - t)]
+}
+
+/// A pass along one axis: `[outer, from, inner]` to `[outer, to, inner]`.
+struct Pass {
+    from: usize,
+    to: usize,
+    inner: usize,
+    elements: usize,
+    taps: Taps,
+}
+
+fn passes(from: &Shape, taps: Vec<(usize, Taps)>) -> Result<Step, OpError> {
+    let mut shape = from.clone();
+    let mut passes = Vec::with_capacity(taps.len());
+    for (axis, taps) in taps {
+        let (before, inner) = (shape[axis], shape[axis + 1..].iter().product());
+        shape[axis] = taps.indices.len() / taps.count;
+        let elements = shape.checked_elements().ok_or_else(|| TensorError::TooLarge(shape.clone()))?;
+        passes.push(Pass { from: before, to: shape[axis], inner, elements, taps });
+    }
+    // All but the last pass write to scratch memory, in turns to one half and the other.
+    let half = passes[..passes.len() - 1].iter().map(|pass| pass.elements).max().unwrap_or(0);
+    let scratch = half.saturating_mul(2 * size_of::<f32>());
+    let step = Step::arena(move |io| {
+        let (x, y) = (io.input::<f32>(0)?, io.next_output::<f32>()?);
+        let threads = io.context().threads;
+        let Some((last, first)) = passes.split_last() else { return Ok(()) };
+        if first.is_empty() {
+            last.run(x, y, threads);
+            return Ok(());
+        }
+        let (mut here, mut there) = io.scratch::<f32>()?.split_at_mut(half);
+        first[0].run(x, &mut here[..first[0].elements], threads);
+        let mut elements = first[0].elements;
+        for pass in &first[1..] {
+            pass.run(&here[..elements], &mut there[..pass.elements], threads);
+            elements = pass.elements;
+            std::mem::swap(&mut here, &mut there);
+        }
+        last.run(&here[..elements], y, threads);
+        Ok(())
+    });
+    Ok(step.with_scratch(scratch))
+}
+
+impl Pass {
+    fn run(&self, x: &[f32], y: &mut [f32], threads: &Threads) {
+        if y.is_empty() {
+            return;
+        }
+        let (inner, count) = (self.inner, self.taps.count);
+        let rows = 4096usize.div_ceil(inner);
+        threads.for_each_slice(y, rows * inner, |task, y| {
+            for (row, y) in y.chunks_exact_mut(inner).enumerate() {
+                let row = task * rows + row;
+                let (outer, position) = (row / self.to, row % self.to);
+                let source = |tap: usize| {
+                    let start = (outer * self.from + self.taps.indices[position * count + tap]) * inner;
+                    (&x[start..start + inner], self.taps.weights[position * count + tap])
+                };
+                let (first, weight) = source(0);
+                y.iter_mut().zip(first).for_each(|(y, x)| *y = x * weight);
+                for tap in 1..count {
+                    let (next, weight) = source(tap);
+                    y.iter_mut().zip(next).for_each(|(y, x)| *y += x * weight);
+                }
+            }
+        });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{graph::testing::run_op, tensor::Tensor};
+
+    fn line(mode: ResizeMode, coordinates: Coordinates, x: &[f32], size: i64) -> Vec<f32> {
+        let op = Resize { mode, coordinates, axes: vec![0], scales: None };
+        let inputs = [Tensor::from_slice([x.len()], x).unwrap(), Tensor::from_slice([1], &[size]).unwrap()];
+        run_op(op, &inputs).unwrap()[0].as_slice::<f32>().unwrap().to_vec()
+    }
+
+    fn close(a: &[f32], b: &[f32]) {
+        assert_eq!(a.len(), b.len());
+        assert!(a.iter().zip(b).all(|(a, b)| (a - b).abs() < 1e-4), "{a:?} and {b:?}");
+    }
+
+    #[test]
+    fn images_in_two_dimensions() {
+        // ONNX's resize_upsample_scales_linear and its align_corners variant, as NHWC.
+        let x = Tensor::from_slice([1, 2, 2, 1], &[1.0f32, 2.0, 3.0, 4.0]).unwrap();
+        let op = |coordinates| Resize {
+            mode: ResizeMode::Linear,
+            coordinates,
+            axes: vec![1, 2],
+            scales: Some(vec![2.0, 2.0]),
+        };
+        let y = run_op(op(Coordinates::HalfPixel), std::slice::from_ref(&x)).unwrap();
+        let expected =
+            [1.0, 1.25, 1.75, 2.0, 1.5, 1.75, 2.25, 2.5, 2.5, 2.75, 3.25, 3.5, 3.0, 3.25, 3.75, 4.0];
+        close(y[0].as_slice().unwrap(), &expected);
+        let y = run_op(op(Coordinates::AlignCorners), std::slice::from_ref(&x)).unwrap();
+        let third = 1.0 / 3.0;
+        let row = |start: f32| [0.0, third, 2.0 * third, 1.0].map(|step| start + step);
+        let expected = [row(1.0), row(1.0 + 2.0 * third), row(1.0 + 4.0 * third), row(3.0)].concat();
+        close(y[0].as_slice().unwrap(), &expected);
+    }
+
+    #[test]
+    fn coordinate_rules() {
+        let linear = |coordinates, size| line(ResizeMode::Linear, coordinates, &[1.0, 2.0, 3.0, 4.0], size);
+        close(&linear(Coordinates::HalfPixel, 2), &[1.5, 3.5]);
+        close(&linear(Coordinates::Asymmetric, 2), &[1.0, 3.0]);
+        close(&linear(Coordinates::AlignCorners, 3), &[1.0, 2.5, 4.0]);
+        close(&linear(Coordinates::PytorchHalfPixel, 1), &[1.0]);
+        close(&linear(Coordinates::HalfPixel, 1), &[2.5]);
+        close(&linear(Coordinates::HalfPixel, 4), &[1.0, 2.0, 3.0, 4.0]);
+        let nearest = |rounding, coordinates, x: &[f32], size| {
+            line(ResizeMode::Nearest(rounding), coordinates, x, size)
+        };
+        let x = [1.0, 2.0, 3.0];
+        let y = nearest(Rounding::PreferFloor, Coordinates::HalfPixel, &x, 6);
+        assert_eq!(y, [1.0, 1.0, 2.0, 2.0, 3.0, 3.0]);
+        assert_eq!(nearest(Rounding::Floor, Coordinates::TensorflowHalfPixel, &x, 2), [1.0, 3.0]);
+        assert_eq!(nearest(Rounding::Floor, Coordinates::Asymmetric, &x, 2), [1.0, 2.0]);
+        assert_eq!(nearest(Rounding::PreferCeil, Coordinates::AlignCorners, &x, 4), [1.0, 2.0, 2.0, 3.0]);
+        assert_eq!(nearest(Rounding::Ceil, Coordinates::Asymmetric, &x, 2), [1.0, 3.0]);
+    }
+
+    #[test]
+    fn cubic_weights() {
+        let cubic = |exclude_outside, size| {
+            let mode = ResizeMode::Cubic { a: -0.75, exclude_outside };
+            line(mode, Coordinates::HalfPixel, &[1.0, 2.0, 3.0, 4.0], size)
+        };
+        // Keys' kernel, evaluated apart at the distances of positions 1/6, 3/2 and 17/6.
+        close(&cubic(false, 3), &[1.126_157_4, 2.5, 3.873_842_6]);
+        // Excluding what is outside, the weights still add up to one.
+        let flat = ResizeMode::Cubic { a: -0.5, exclude_outside: true };
+        close(&line(flat, Coordinates::HalfPixel, &[7.0; 5], 9), &[7.0; 9]);
+        close(&cubic(false, 4), &[1.0, 2.0, 3.0, 4.0]);
+    }
+
+    #[test]
+    fn sizes_must_fit() {
+        let op = Resize {
+            mode: ResizeMode::Nearest(Rounding::Floor),
+            coordinates: Coordinates::Asymmetric,
+            axes: vec![0],
+            scales: None,
+        };
+        let x = Tensor::from_slice([2], &[1u8, 2]).unwrap();
+        for sizes in [&[1i64, 1][..], &[0], &[-1], &[i64::MAX]] {
+            let sizes = Tensor::from_slice([sizes.len()], sizes).unwrap();
+            assert!(run_op(op.clone(), &[x.clone(), sizes]).is_err());
+        }
+        assert!(run_op(Resize { scales: Some(vec![f32::NAN]), ..op }, &[x]).is_err());
+    }
+}
