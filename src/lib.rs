@@ -19,5 +19,6 @@ pub mod kernels;
 pub mod models;
 pub mod ops;
 pub mod proto;
+pub mod server;
 pub mod tensor;
 pub mod wire;

@@ -14,7 +14,26 @@ use crate::{
     proto::tensorflow::SignatureDef,
     tensor::{DType, Tensor},
 };
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::BTreeMap,
+    fs::File,
+    io::Read,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+/// What to load of a model.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LoadOptions {
+    /// Tags of a SavedModel's meta graph, all of them and no others; `serve` by default.
+    pub tags: Vec<String>,
+}
+
+impl Default for LoadOptions {
+    fn default() -> Self {
+        Self { tags: vec!["serve".to_owned()] }
+    }
+}
 
 /// One input or output of a signature.
 #[derive(Clone, Debug, PartialEq)]
@@ -40,7 +59,8 @@ pub struct LoadedSignature {
     pub outputs: Vec<TensorInfo>,
     /// Values of inputs that a request may leave out.
     pub defaults: BTreeMap<String, Tensor>,
-    /// Computes the outputs from the inputs, both in the order above.
+    /// Computes the outputs from the inputs, both in the order above. An input's dtype is the one
+    /// that the graph takes, which may differ from the signature's claim.
     pub graph: Arc<Graph>,
 }
 
@@ -55,4 +75,45 @@ pub struct LoadedModel {
     pub definitions: BTreeMap<String, SignatureDef>,
     /// Bytes of weights and other constants, each counted once.
     pub weight_bytes: usize,
+}
+
+/// Loads the model in a version folder.
+///
+/// # Errors
+/// [`FormatError::NotFound`] when there is no model; otherwise what is wrong with the one that is
+/// there, in one line that names the file or the node.
+pub fn load(path: &Path, options: &LoadOptions) -> Result<LoadedModel, FormatError> {
+    let inside = |name: &str| Some(path.join(name)).filter(|file| file.is_file());
+    if inside("saved_model.pb").is_some() {
+        return saved_model::load(path, options);
+    }
+    if safetensors::is_model(path) {
+        return safetensors::load(path);
+    }
+    if let Some(file) = inside("saved_model.pbtxt") {
+        return Err(FormatError::unsupported(
+            file,
+            "SavedModels as text are not supported; save it as saved_model.pb",
+        ));
+    }
+    if let Some(file) = inside("saved_model.cpb") {
+        return Err(FormatError::unsupported(file, "SavedModels in several parts are not supported"));
+    }
+    if let Some(file) = lite_model(path) {
+        return Err(FormatError::unsupported(
+            file,
+            "this is a TensorFlow Lite model, which is not supported; serve the SavedModel that it was \
+             converted from",
+        ));
+    }
+    Err(FormatError::NotFound(path.to_owned()))
+}
+
+/// A file with TensorFlow Lite's identifier (schema.fbs, `file_identifier`).
+fn lite_model(directory: &Path) -> Option<PathBuf> {
+    std::fs::read_dir(directory).ok()?.filter_map(|entry| Some(entry.ok()?.path())).find(|path| {
+        let mut head = [0; 8];
+        let read = File::open(path).and_then(|mut file| file.read_exact(&mut head));
+        read.is_ok() && head[4..] == *b"TFL3"
+    })
 }

@@ -3,6 +3,7 @@
 //! Nothing here knows a wire format; surfaces in `api` translate.
 #![forbid(unsafe_code)]
 
+mod assemble;
 mod config;
 mod data_type;
 mod error;

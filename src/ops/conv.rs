@@ -19,7 +19,8 @@ pub struct Conv {
     pub dilations: Vec<usize>,
     /// The border.
     pub padding: Padding,
-    /// Channels are convolved in this many groups; as many as input channels is depthwise.
+    /// Channels are convolved in this many groups; as many as input channels is depthwise. 0 means as
+    /// many as the filter's depth asks for.
     #[serde(default = "one")]
     pub groups: usize,
     /// What follows the sums.
@@ -43,7 +44,10 @@ impl Conv {
         if spatial.len() != window.len() || !(1..=2).contains(&spatial.len()) {
             return Err(misfit(x, w));
         }
-        let groups = self.groups.max(1);
+        let groups = match self.groups {
+            0 => channels.checked_div(depth).unwrap_or(1).max(1),
+            groups => groups,
+        };
         if depth * groups != channels || !out_channels.is_multiple_of(groups) {
             return Err(OpError::invalid(format!(
                 "input depth must be evenly divisible by filter depth: {channels} vs {depth}"

@@ -4,8 +4,7 @@
 use super::{
     Fact, Inferred, Lower, OpError, Operator, Step,
     elements::{Elements, Move, moving},
-    expect_inputs,
-    number::with_element,
+    expect_inputs, with_element,
 };
 use crate::{
     kernels::Number,

@@ -144,7 +144,13 @@ impl<'a> Body<'a> {
     }
 
     /// The position among a node's outputs of what a [`Reference::Node`] names.
-    pub(super) fn output(&self, library: &Library<'a>, node: usize, argument: Option<&str>, index: usize) -> Option<usize> {
+    pub(super) fn output(
+        &self,
+        library: &Library<'a>,
+        node: usize,
+        argument: Option<&str>,
+        index: usize,
+    ) -> Option<usize> {
         let def = self.nodes.get(node)?;
         match argument {
             None => Some(index),
@@ -187,7 +193,10 @@ mod tests {
         assert_eq!(main.reference("a:2"), Reference::Node { node: 0, argument: None, index: 2 });
         assert_eq!(main.reference("^a"), Reference::Control(0));
         assert_eq!(main.reference("b"), Reference::Unknown);
-        assert_eq!(main.reference("a:99999999999999999999999:0"), Reference::Node { node: 0, argument: Some("99999999999999999999999"), index: 0 });
+        assert_eq!(
+            main.reference("a:99999999999999999999999:0"),
+            Reference::Node { node: 0, argument: Some("99999999999999999999999"), index: 0 }
+        );
         let body = library.body(library.function("f").unwrap());
         assert_eq!(body.reference("y"), Reference::Argument(1));
         assert_eq!(body.results, [Some("top:indices:0")]);

@@ -73,8 +73,14 @@ const DEFAULTS: &[(&str, &str, Default)] = &[
 /// The outputs of operators that have several, by argument: in function bodies a tensor is named by
 /// argument and position within it. `*` follows a list, whose length the named attribute tells.
 const OUTPUTS: &[(&str, &[(&str, Length)])] = &[
-    ("CTCGreedyDecoder", &[one("decoded_indices"), one("decoded_values"), one("decoded_shape"), one("log_probability")]),
-    ("CombinedNonMaxSuppression", &[one("nmsed_boxes"), one("nmsed_scores"), one("nmsed_classes"), one("valid_detections")]),
+    (
+        "CTCGreedyDecoder",
+        &[one("decoded_indices"), one("decoded_values"), one("decoded_shape"), one("log_probability")],
+    ),
+    (
+        "CombinedNonMaxSuppression",
+        &[one("nmsed_boxes"), one("nmsed_scores"), one("nmsed_classes"), one("valid_detections")],
+    ),
     ("FusedBatchNorm", &[one("y"), one("batch_mean"), one("batch_variance")]),
     ("FusedBatchNormV2", &[one("y"), one("batch_mean"), one("batch_variance")]),
     ("FusedBatchNormV3", &[one("y"), one("batch_mean"), one("batch_variance")]),
@@ -83,32 +89,44 @@ const OUTPUTS: &[(&str, &[(&str, Length)])] = &[
     ("Merge", &[one("output"), one("value_index")]),
     ("NonMaxSuppressionV4", &[one("selected_indices"), one("valid_outputs")]),
     ("NonMaxSuppressionV5", &[one("selected_indices"), one("selected_scores"), one("valid_outputs")]),
-    ("ParseExample", &[
-        ("sparse_indices", Length::Number("Nsparse")),
-        ("sparse_values", Length::Types("sparse_types")),
-        ("sparse_shapes", Length::Number("Nsparse")),
-        ("dense_values", Length::Types("Tdense")),
-    ]),
-    ("ParseExampleV2", &[
-        ("sparse_indices", Length::Number("num_sparse")),
-        ("sparse_values", Length::Types("sparse_types")),
-        ("sparse_shapes", Length::Number("num_sparse")),
-        ("dense_values", Length::Types("Tdense")),
-        ("ragged_values", Length::Types("ragged_value_types")),
-        ("ragged_row_splits", Length::Types("ragged_split_types")),
-    ]),
-    ("ParseSingleExample", &[
-        ("sparse_indices", Length::Number("num_sparse")),
-        ("sparse_values", Length::Types("sparse_types")),
-        ("sparse_shapes", Length::Number("num_sparse")),
-        ("dense_values", Length::Types("Tdense")),
-    ]),
+    (
+        "ParseExample",
+        &[
+            ("sparse_indices", Length::Number("Nsparse")),
+            ("sparse_values", Length::Types("sparse_types")),
+            ("sparse_shapes", Length::Number("Nsparse")),
+            ("dense_values", Length::Types("Tdense")),
+        ],
+    ),
+    (
+        "ParseExampleV2",
+        &[
+            ("sparse_indices", Length::Number("num_sparse")),
+            ("sparse_values", Length::Types("sparse_types")),
+            ("sparse_shapes", Length::Number("num_sparse")),
+            ("dense_values", Length::Types("Tdense")),
+            ("ragged_values", Length::Types("ragged_value_types")),
+            ("ragged_row_splits", Length::Types("ragged_split_types")),
+        ],
+    ),
+    (
+        "ParseSingleExample",
+        &[
+            ("sparse_indices", Length::Number("num_sparse")),
+            ("sparse_values", Length::Types("sparse_types")),
+            ("sparse_shapes", Length::Number("num_sparse")),
+            ("dense_values", Length::Types("Tdense")),
+        ],
+    ),
     ("RaggedRange", &[one("rt_nested_splits"), one("rt_dense_values")]),
-    ("RaggedGather", &[
-        ("output_nested_splits", Length::Number("OUTPUT_RAGGED_RANK")),
-        one("output_dense_values"),
-    ]),
-    ("SparseFillEmptyRows", &[one("output_indices"), one("output_values"), one("empty_row_indicator"), one("reverse_index_map")]),
+    (
+        "RaggedGather",
+        &[("output_nested_splits", Length::Number("OUTPUT_RAGGED_RANK")), one("output_dense_values")],
+    ),
+    (
+        "SparseFillEmptyRows",
+        &[one("output_indices"), one("output_values"), one("empty_row_indicator"), one("reverse_index_map")],
+    ),
     ("StringNGrams", &[one("ngrams"), one("ngrams_splits")]),
     ("StringSplit", &[one("indices"), one("values"), one("shape")]),
     ("StringSplitV2", &[one("indices"), one("values"), one("shape")]),

@@ -1,0 +1,60 @@
+//! The binary: reads the command line, serves or describes, and turns errors into text and an exit code.
+#![forbid(unsafe_code)]
+
+use kinglet::{
+    cli::{self, Command},
+    server,
+};
+use std::{
+    io::{Write, stderr, stdout},
+    process::ExitCode,
+};
+
+/// TensorFlow Serving's exit code when it cannot start.
+const CANNOT_START: u8 = 255;
+const USAGE: u8 = 2;
+
+fn main() -> ExitCode {
+    let arguments: Vec<String> =
+        std::env::args_os().skip(1).map(|word| word.to_string_lossy().into_owned()).collect();
+    let command = match cli::parse(&arguments, |name| std::env::var(name).ok()) {
+        Ok(command) => command,
+        Err(error) => return fail(USAGE, &error.to_string()),
+    };
+    match command {
+        Command::Help(text) => say(&text),
+        Command::Version => say(&format!("kinglet {}\n", env!("CARGO_PKG_VERSION"))),
+        Command::Inspect(path) => match server::inspect(&path) {
+            Ok(text) => say(&text),
+            Err(error) => fail(1, &error.to_string()),
+        },
+        Command::Serve(options, unknown) => {
+            for argument in &unknown {
+                say_error(&format!("unknown argument: {argument}"));
+            }
+            if !unknown.is_empty() {
+                say_error(&cli::usage());
+            }
+            cli::logging::start(options.log_level);
+            match server::run(&options) {
+                Ok(()) => ExitCode::SUCCESS,
+                Err(error) => fail(CANNOT_START, &error.to_string()),
+            }
+        }
+    }
+}
+
+fn say(text: &str) -> ExitCode {
+    // A reader that is gone, as in `kinglet --help | head`, is no failure.
+    let _ = stdout().lock().write_all(text.as_bytes());
+    ExitCode::SUCCESS
+}
+
+fn say_error(text: &str) {
+    let _ = writeln!(stderr().lock(), "{text}");
+}
+
+fn fail(code: u8, text: &str) -> ExitCode {
+    say_error(text);
+    ExitCode::from(code)
+}

@@ -1,0 +1,174 @@
+//! Joins listeners, surfaces and models: starts them in order, and stops them in order.
+//!
+//! Ports open before the models are loaded, so that health checks answer from the first moment; a call that
+//! comes too early is told that the models are still being loaded.
+#![forbid(unsafe_code)]
+
+mod handler;
+mod load;
+mod places;
+mod signals;
+mod welcome;
+
+pub use load::inspect;
+
+use crate::{
+    api::{
+        tensor_proto::Form,
+        tfs_grpc::{self, ModelAdmin, TfsGrpc},
+        tfs_rest::{self, TfsRest},
+    },
+    cli::{ModelSource, Options},
+    models::{ConfigSource, Error, Manager, ManagerSettings, ModelsConfig, Patience, Registry},
+    proto::tensorflow::serving::ModelServerConfig,
+    wire::{Limits, Server, ServerConfig, WireError},
+};
+use handler::Surfaces;
+use load::FormatLoader;
+use std::{
+    sync::{Arc, Mutex, PoisonError},
+    thread,
+    time::Duration,
+};
+
+/// Why the server did not start, or had to stop.
+#[derive(Debug, thiserror::Error)]
+pub enum ServeError {
+    /// The configuration has a mistake.
+    #[error("Failed to start server. Error: {0}")]
+    Configuration(Error),
+    /// The one model that was to be served cannot be loaded.
+    #[error("Failed to start server. Error: {0}")]
+    Model(Error),
+    /// The network.
+    #[error("Failed to start server. Error: {0}\n{1}")]
+    Wire(WireError, &'static str),
+    /// A thread or signal handler could not be set up.
+    #[error("Failed to start server. Error: {0}")]
+    System(#[from] std::io::Error),
+}
+
+/// Serves until a signal ends it.
+pub fn run(options: &Options) -> Result<(), ServeError> {
+    for (flag, reason) in &options.ignored {
+        log::warn!("--{flag} is accepted without effect: {reason}");
+    }
+    let registry = Arc::new(Registry::new());
+    let loader = Arc::new(FormatLoader::new(options).map_err(ServeError::Configuration)?);
+    let manager = start_models(options, &registry, &loader)?.map(Arc::new);
+
+    let surfaces = Arc::new(surfaces(options, &registry, manager.clone()));
+    let (binds, described) = places::of(options);
+    let limits = Limits { require_host: !options.strict, ..Limits::default() };
+    let config = ServerConfig { binds, workers: options.workers, limits };
+    let server = Server::bind(config, surfaces.clone()).map_err(|error| {
+        ServeError::Wire(
+            error,
+            "Is another server running there? --port, --rest_api_port and --http_port choose other ports.",
+        )
+    })?;
+    for line in described {
+        log::info!("{line}");
+    }
+
+    let failure: Arc<Mutex<Option<Error>>> = Arc::default();
+    signals::listen(server.handle(), surfaces.clone(), manager.clone(), options.drain_timeout)?;
+    let starter = Starter {
+        manager: manager.clone(),
+        surfaces,
+        registry,
+        options: options.clone(),
+        failure: failure.clone(),
+    };
+    let handle = server.handle();
+    thread::Builder::new().name("start".into()).spawn(move || {
+        if !starter.run() {
+            handle.stop(Duration::ZERO);
+        }
+    })?;
+    server.run().map_err(|error| ServeError::Wire(error, "The event loop cannot go on."))?;
+    drop(manager);
+    match failure.lock().unwrap_or_else(PoisonError::into_inner).take() {
+        Some(error) => Err(ServeError::Model(error)),
+        None => Ok(()),
+    }
+}
+
+/// What happens once the ports are open.
+struct Starter {
+    manager: Option<Arc<Manager>>,
+    surfaces: Arc<Surfaces>,
+    registry: Arc<Registry>,
+    options: Options,
+    failure: Arc<Mutex<Option<Error>>>,
+}
+
+impl Starter {
+    /// False when the server has to give up: as TensorFlow Serving, when its one model cannot be loaded.
+    fn run(&self) -> bool {
+        if let Some(manager) = &self.manager {
+            manager.wait_until_tried();
+        }
+        self.surfaces.grpc.set_serving(true);
+        welcome::print(&self.options, &self.registry);
+        if let (Some(manager), ModelSource::Single { .. }) = (&self.manager, &self.options.source)
+            && let Err(error) = manager.wait_until_available(None)
+        {
+            *self.failure.lock().unwrap_or_else(PoisonError::into_inner) = Some(error);
+            return false;
+        }
+        true
+    }
+}
+
+fn start_models(
+    options: &Options,
+    registry: &Arc<Registry>,
+    loader: &Arc<FormatLoader>,
+) -> Result<Option<Manager>, ServeError> {
+    let source = match &options.source {
+        ModelSource::BuiltIn => {
+            load::publish_built_in(registry, loader).map_err(ServeError::Configuration)?;
+            return Ok(None);
+        }
+        ModelSource::Single { name, base_path } => {
+            // A relative path is taken from where the server was started.
+            let base_path = std::path::absolute(base_path)?;
+            ConfigSource::Fixed(ModelsConfig::single(name, base_path))
+        }
+        ModelSource::ConfigFile(path) => ConfigSource::File(path.clone(), options.config_poll),
+        ModelSource::Folder(folder) => ConfigSource::Folder(folder.clone()),
+    };
+    let poll = u64::try_from(options.poll_seconds).ok().filter(|seconds| *seconds > 0);
+    let settings = ManagerSettings {
+        poll: poll.map(Duration::from_secs),
+        load_threads: options.load_threads,
+        unload_threads: options.unload_threads,
+        retries: options.load_retries,
+        retry_interval: options.load_retry_interval,
+        allow_labels_for_unavailable: options.allow_labels_for_unavailable,
+        allow_labels_at_start: options.allow_labels_for_unavailable || !options.strict,
+    };
+    Manager::start(registry.clone(), loader.clone(), settings, source)
+        .map(Some)
+        .map_err(ServeError::Configuration)
+}
+
+fn surfaces(options: &Options, registry: &Arc<Registry>, manager: Option<Arc<Manager>>) -> Surfaces {
+    let rest = tfs_rest::Config { strict: options.strict, cors: options.cors };
+    let form = if options.answer_tensor_content { Form::Content } else { Form::Lists };
+    let grpc = tfs_grpc::Options { form, ..tfs_grpc::Options::default() };
+    let admin = manager.map(|manager| Arc::new(Admin(manager)) as Arc<dyn ModelAdmin>);
+    let grpc = TfsGrpc::new(registry.clone(), admin, grpc);
+    grpc.set_serving(false);
+    Surfaces::new(TfsRest::new(registry.clone(), rest), grpc, registry.clone(), options)
+}
+
+/// The reload call of gRPC.
+struct Admin(Arc<Manager>);
+
+impl ModelAdmin for Admin {
+    fn reload(&self, config: ModelServerConfig) -> Result<(), Error> {
+        self.0.reload(&ModelsConfig::from_proto(config)?, &Patience::default())
+    }
+}

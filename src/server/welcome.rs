@@ -1,0 +1,52 @@
+//! What to type next, printed when the server is ready.
+
+use crate::{
+    cli::{ModelSource, Options, RestPort},
+    models::Registry,
+};
+use std::io::Write;
+
+/// Models that get a line of their own.
+const SHOWN_MODELS: usize = 3;
+
+pub(super) fn print(options: &Options, registry: &Registry) {
+    let port = match (options.http_port, options.rest_port) {
+        (0, RestPort::Given(port) | RestPort::Default(port)) => port,
+        (0, RestPort::Off) => return,
+        (port, _) => port,
+    };
+    let host =
+        if options.address.is_unspecified() { "localhost".to_owned() } else { options.address.to_string() };
+    let host = if host.contains(':') { format!("[{host}]") } else { host };
+    let text = lines(&format!("http://{host}:{port}"), options, &registry.names());
+    // Nobody may be reading.
+    let _ = std::io::stdout().lock().write_all(text.as_bytes());
+}
+
+fn lines(url: &str, options: &Options, names: &[String]) -> String {
+    let mut text = String::from("kinglet is ready. Try:\n");
+    if options.source == ModelSource::BuiltIn {
+        for (model, body) in EXAMPLES {
+            if names.iter().any(|name| name == model) {
+                text.push_str(&format!("  curl -d '{body}' {url}/v1/models/{model}:predict\n"));
+            }
+        }
+        return text;
+    }
+    for name in names.iter().take(SHOWN_MODELS) {
+        text.push_str(&format!("  curl {url}/v1/models/{name}/metadata\n"));
+    }
+    if !options.strict {
+        text.push_str(&format!("  curl {url}/v1/models\n"));
+    }
+    text
+}
+
+/// A call for each built-in model.
+const EXAMPLES: [(&str, &str); 2] = [
+    ("half_plus_three", r#"{"instances": [1.0, 2.0, 5.0]}"#),
+    (
+        "iris",
+        r#"{"instances": [{"sepal_length": 5.1, "sepal_width": 3.5, "petal_length": 1.4, "petal_width": 0.2}]}"#,
+    ),
+];
