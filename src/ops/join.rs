@@ -282,7 +282,7 @@ mod tests {
     #[test]
     fn splits_in_each_way() {
         let x = Tensor::from_slice([2, 3], &[1u8, 2, 3, 4, 5, 6]).unwrap();
-        let y = run_op_outputs(Split { axis: 1, sizes: SplitSizes::Parts(3) }, &[x.clone()], 3).unwrap();
+        let y = run_op_outputs(Split { axis: 1, sizes: SplitSizes::Parts(3) }, std::slice::from_ref(&x), 3).unwrap();
         assert_eq!(y[1].as_slice::<u8>().unwrap(), [2, 5]);
         let op = Split { axis: 1, sizes: SplitSizes::Input };
         let y = run_op_outputs(op.clone(), &[x.clone(), vector(&[-1, 1])], 2).unwrap();
@@ -291,7 +291,7 @@ mod tests {
         for sizes in [&[1i64, 1][..], &[-1, -1], &[4, -1], &[i64::MAX, 2, 2], &[-2, 5]] {
             assert!(run_op_outputs(op.clone(), &[x.clone(), vector(sizes)], sizes.len()).is_err());
         }
-        let y = run_op_outputs(Split { axis: 1, sizes: SplitSizes::Chunks(2) }, &[x.clone()], 2).unwrap();
+        let y = run_op_outputs(Split { axis: 1, sizes: SplitSizes::Chunks(2) }, std::slice::from_ref(&x), 2).unwrap();
         assert_eq!(y[1].as_slice::<u8>().unwrap(), [3, 6]);
         assert!(run_op_outputs(Split { axis: 1, sizes: SplitSizes::Parts(2) }, &[x], 2).is_err());
     }

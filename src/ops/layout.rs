@@ -339,7 +339,7 @@ mod tests {
     fn depth_and_space() {
         // The examples of the TensorFlow and ONNX operator pages.
         let x = counted(&[1, 1, 2, 8]);
-        let y = run_op(DepthToSpace { block: 2, dcr: true }, &[x.clone()]).unwrap();
+        let y = run_op(DepthToSpace { block: 2, dcr: true }, std::slice::from_ref(&x)).unwrap();
         assert_eq!(y[0].shape().to_vec(), [1, 2, 4, 2]);
         assert_eq!(y[0].as_slice::<i32>().unwrap(), [0, 1, 2, 3, 8, 9, 10, 11, 4, 5, 6, 7, 12, 13, 14, 15]);
         let back = run_op(SpaceToDepth { block: 2 }, &y).unwrap();
