@@ -363,7 +363,10 @@ mod tests {
     #[test]
     fn counts() {
         let x = Tensor::zeros(DType::U8, [2, 3]).unwrap();
-        assert_eq!(run_op(Size { dtype: DType::I32 }, std::slice::from_ref(&x)).unwrap()[0], Tensor::scalar(6i32));
+        assert_eq!(
+            run_op(Size { dtype: DType::I32 }, std::slice::from_ref(&x)).unwrap()[0],
+            Tensor::scalar(6i32)
+        );
         assert_eq!(run_op(Rank { dtype: DType::I64 }, &[x]).unwrap()[0], Tensor::scalar(2i64));
     }
 }

@@ -181,7 +181,7 @@ ops! {
     softmax::Softmax,
     shape::Identity, shape::Reshape, shape::Squeeze, shape::ExpandDims, shape::ShapeOf,
     state::ReadState, state::AssignState,
-    layout::Transpose, layout::Reverse, layout::DepthToSpace, layout::SpaceToDepth, layout::SpaceToBatch,
+    layout::Transpose, layout::Reverse, layout::ReverseSequence, layout::DepthToSpace, layout::SpaceToDepth, layout::SpaceToBatch,
     layout::BatchToSpace,
     join::Concat, join::Split, join::Tile, join::BroadcastTo,
     slice::StridedSlice, slice::Slice, slice::SliceSize,

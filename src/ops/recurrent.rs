@@ -128,6 +128,9 @@ impl Operator for Recurrent {
     fn infer(&self, inputs: &[Fact]) -> Result<Inferred, OpError> {
         let at = self.given.positions();
         expect_inputs(inputs, at.count..=at.count)?;
+        if self.cell != Cell::Lstm && (self.given.cell || self.given.peephole) {
+            return Err(OpError::invalid("only an LSTM has a cell state"));
+        }
         let (hidden, directions) = (self.hidden, self.directions());
         let rows = self.cell.gates().saturating_mul(hidden);
         let &[steps, batch, size] = inputs[0].dims() else {
