@@ -10,6 +10,10 @@ use crate::{
         buffer::{Blocks, Region, StepRegions},
     },
 };
+use std::time::{Duration, Instant};
+
+/// Loops that take longer are not folded: they may have no end.
+const LOOP_TIME: Duration = Duration::from_millis(100);
 
 /// What there is to compute with.
 pub(super) struct Machine<'a> {
@@ -44,8 +48,12 @@ pub(super) fn evaluate(machine: &Machine<'_>, op: &Op, inputs: &[Tensor]) -> Res
     let step = op.lower(&cx)?;
     // Stateful operators are never evaluated apart from a run.
     let states = States::default();
-    let context =
-        RunContext { kernels: machine.kernels, threads: machine.threads, states: &states, deadline: None };
+    let context = RunContext {
+        kernels: machine.kernels,
+        threads: machine.threads,
+        states: &states,
+        deadline: Some(Instant::now() + LOOP_TIME),
+    };
     match &step.run {
         Run::Alias => match (inputs, outputs.as_slice()) {
             ([input, ..], [output, ..]) => Ok(vec![input.reshaped(output.shape.clone())?]),

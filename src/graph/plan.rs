@@ -261,7 +261,13 @@ fn fold(
         Inferred::AtRun => tensors.iter().all(|tensor| tensor.len() <= MAX_FOLDED_ELEMENTS),
         Inferred::NeedsValue(_) => false,
     };
-    if small { evaluate(machine, &node.op, &tensors).map(Some) } else { Ok(None) }
+    if !small {
+        return Ok(None);
+    }
+    match evaluate(machine, &node.op, &tensors) {
+        Err(OpError::Deadline) => Ok(None),
+        evaluated => evaluated.map(Some),
+    }
 }
 
 /// Values that are alive before node `next`: computed or given so far and used later.

@@ -68,6 +68,7 @@ mod tests {
         ops::{
             self,
             control::{If, Loop, Scan, While},
+            state::{AssignState, Assignment, States},
         },
         tensor::DType,
     };
@@ -137,17 +138,65 @@ mod tests {
     }
 
     #[test]
+    fn a_loop_of_constants_without_end_is_not_run_by_planning() {
+        let outer = graph(&[DType::F32], |b, x| {
+            let [zero, never] = [0.0, f32::NAN].map(|value| b.scalar(value));
+            let body = sum_up_to().nodes[0].op.clone();
+            let sums = b.push_many(body, &[zero, zero, never], 3);
+            vec![b.push(binary(Binary::Add), &[x[0], sums[1]])]
+        });
+        let soon = Some(Instant::now() + std::time::Duration::from_millis(500));
+        let endless = run(outer, &[Tensor::scalar(1.0f32)], &RunOptions { deadline: soon });
+        assert_eq!(endless, Err(GraphError::Deadline));
+    }
+
+    #[test]
+    fn bodies_share_the_variables_and_the_lock_of_the_graph_around_them() {
+        let states = Arc::new(States::new(vec![Tensor::scalar(1.0f32)]));
+        let branch = |assignment| {
+            let mut b = Builder::new();
+            b.set_states(states.clone());
+            let x = b.input("x", DType::F32, None);
+            let y = b.push(AssignState { cell: 0, assignment }, &[x]);
+            b.finish(vec![(String::new(), y)]).into_body()
+        };
+        let choose = If { then_branch: branch(Assignment::Add), else_branch: branch(Assignment::Sub) };
+        assert!(choose.assigns());
+        let mut b = Builder::new();
+        b.set_states(states.clone());
+        let inputs = [b.input("c", DType::Bool, None), b.input("x", DType::F32, None)];
+        let y = b.push(choose, &inputs);
+        let graph = b.finish(vec![(String::new(), y)]);
+        for (condition, expected) in [(true, 6.0f32), (false, 1.0)] {
+            let inputs = [Tensor::scalar(condition), Tensor::scalar(5.0f32)];
+            let y = run(graph.clone(), &inputs, &RunOptions::default()).unwrap();
+            assert_eq!(y, [Tensor::scalar(expected)]);
+            assert_eq!(states.values(), y);
+        }
+    }
+
+    #[test]
     fn onnx_loops_and_scans_stack_what_each_round_makes() {
         // Each round adds the outer value and puts out the sum.
         let body = graph(&[DType::I64, DType::Bool, DType::F32, DType::F32], |b, x| {
             let sum = b.push(binary(Binary::Add), &[x[2], x[3]]);
             vec![x[1], sum, sum]
         });
-        let op = Loop { body: body.into_body(), carried: 1, limited: true, conditional: false };
-        let outer = graph(&[DType::I64, DType::F32, DType::F32], |b, x| b.push_many(op.clone(), x, 2));
+        let op = Loop {
+            body: body.into_body(),
+            carried: 1,
+            scans: vec![DType::F32],
+            limited: true,
+            conditional: false,
+        };
+        let looping = graph(&[DType::I64, DType::F32, DType::F32], |b, x| b.push_many(op.clone(), x, 2));
         let inputs = [Tensor::scalar(3i64), Tensor::scalar(1.0f32), Tensor::scalar(2.0f32)];
-        let y = run(outer, &inputs, &RunOptions::default()).unwrap();
+        let y = run(looping.clone(), &inputs, &RunOptions::default()).unwrap();
         assert_eq!(y, [Tensor::scalar(7.0f32), Tensor::from_slice([3], &[3.0f32, 5.0, 7.0]).unwrap()]);
+
+        let never = [Tensor::scalar(0i64), Tensor::scalar(1.0f32), Tensor::scalar(2.0f32)];
+        let y = run(looping, &never, &RunOptions::default()).unwrap();
+        assert_eq!(y, [Tensor::scalar(1.0f32), Tensor::empty(DType::F32)]);
 
         // A running sum, read from the back and written from the back.
         let body = graph(&[DType::F32; 2], |b, x| {

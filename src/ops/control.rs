@@ -160,6 +160,8 @@ pub struct Loop {
     pub body: Body,
     /// Number of carried values.
     pub carried: usize,
+    /// Element types of the scan outputs, which are empty vectors when no round runs.
+    pub scans: Vec<DType>,
     /// There is a most number of rounds.
     pub limited: bool,
     /// There is a first condition; it holds if not.
@@ -189,7 +191,10 @@ impl Loop {
             parts.push(outputs.collect());
             round += 1;
         }
-        carried.extend(stacked(&parts, &[])?);
+        match parts.is_empty() {
+            true => carried.extend(self.scans.iter().map(|&dtype| Tensor::empty(dtype))),
+            false => carried.extend(stacked(&parts, &[])?),
+        }
         Ok(carried)
     }
 }
@@ -216,8 +221,8 @@ impl Scan {
         let scanned: Vec<&Tensor> = inputs.by_ref().take(self.scanned.len()).collect();
         let outer: Tensors = inputs.cloned().collect();
         let rounds = scanned.first().and_then(|tensor| tensor.shape().first()).copied().unwrap_or(0);
-        if scanned.iter().any(|tensor| tensor.shape().first() != Some(&rounds)) {
-            return Err(OpError::invalid("the scanned inputs differ in length"));
+        if rounds == 0 || scanned.iter().any(|tensor| tensor.shape().first() != Some(&rounds)) {
+            return Err(OpError::invalid("the scanned inputs differ in length, or have none"));
         }
         let mut parts: Vec<Tensors> = Vec::new();
         for round in 0..rounds {

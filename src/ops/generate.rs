@@ -4,8 +4,7 @@
 use super::{
     Fact, Inferred, Lower, OpError, Operator, Step,
     elements::{Elements, Move, moving},
-    expect_inputs,
-    number::with_element,
+    expect_inputs, with_element,
 };
 use crate::{
     kernels::Number,
@@ -335,7 +334,7 @@ mod tests {
     #[test]
     fn coordinates_of_non_zeros() {
         let x = Tensor::from_slice([2, 3], &[0.0f32, 1.0, -0.0, 2.0, 0.0, f32::NAN]).unwrap();
-        let y = run_op(NonZero { columns: false }, &[x.clone()]).unwrap();
+        let y = run_op(NonZero { columns: false }, std::slice::from_ref(&x)).unwrap();
         assert_eq!(y[0], Tensor::from_slice([3, 2], &[0i64, 1, 1, 0, 1, 2]).unwrap());
         let y = run_op(NonZero { columns: true }, &[x]).unwrap();
         assert_eq!(y[0], Tensor::from_slice([2, 3], &[0i64, 1, 1, 1, 0, 2]).unwrap());
@@ -346,9 +345,9 @@ mod tests {
     #[test]
     fn diagonals_and_bands() {
         let x = Tensor::from_slice([3, 3], &[1i32, 2, 3, 4, 5, 6, 7, 8, 9]).unwrap();
-        let y = run_op(EyeLike { dtype: Some(DType::F32), diagonal: 1 }, &[x.clone()]).unwrap();
+        let y = run_op(EyeLike { dtype: Some(DType::F32), diagonal: 1 }, std::slice::from_ref(&x)).unwrap();
         assert_eq!(y[0].as_slice::<f32>().unwrap(), [0.0, 1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0]);
-        let y = run_op(Trilu { upper: true }, &[x.clone()]).unwrap();
+        let y = run_op(Trilu { upper: true }, std::slice::from_ref(&x)).unwrap();
         assert_eq!(y[0].as_slice::<i32>().unwrap(), [1, 2, 3, 0, 5, 6, 0, 0, 9]);
         let y = run_op(Trilu { upper: false }, &[x.clone(), Tensor::scalar(-1i64)]).unwrap();
         assert_eq!(y[0].as_slice::<i32>().unwrap(), [0, 0, 0, 4, 0, 0, 7, 8, 0]);
@@ -364,7 +363,10 @@ mod tests {
     #[test]
     fn counts() {
         let x = Tensor::zeros(DType::U8, [2, 3]).unwrap();
-        assert_eq!(run_op(Size { dtype: DType::I32 }, &[x.clone()]).unwrap()[0], Tensor::scalar(6i32));
+        assert_eq!(
+            run_op(Size { dtype: DType::I32 }, std::slice::from_ref(&x)).unwrap()[0],
+            Tensor::scalar(6i32)
+        );
         assert_eq!(run_op(Rank { dtype: DType::I64 }, &[x]).unwrap()[0], Tensor::scalar(2i64));
     }
 }

@@ -121,8 +121,11 @@ impl Operator for Split {
     }
 }
 
+/// More parts than any model has; a number from a damaged file must not cost memory.
+const MAX_PARTS: usize = 1 << 20;
+
 fn equal_parts(dim: usize, parts: usize, axis: usize) -> Result<Vec<usize>, OpError> {
-    if parts == 0 || !dim.is_multiple_of(parts) {
+    if parts == 0 || parts > MAX_PARTS || !dim.is_multiple_of(parts) {
         return Err(OpError::invalid(format!(
             "Number of ways to split should evenly divide the split dimension, but got split_dim {axis} \
              (size = {dim}) and num_split {parts}"
@@ -132,8 +135,8 @@ fn equal_parts(dim: usize, parts: usize, axis: usize) -> Result<Vec<usize>, OpEr
 }
 
 fn chunks(dim: usize, parts: usize) -> Result<Vec<usize>, OpError> {
-    if parts == 0 {
-        return Err(OpError::invalid("cannot split into 0 parts"));
+    if parts == 0 || parts > MAX_PARTS {
+        return Err(OpError::invalid(format!("cannot split into {parts} parts")));
     }
     let chunk = dim.div_ceil(parts);
     Ok((0..parts).map(|part| dim.saturating_sub(part.saturating_mul(chunk)).min(chunk)).collect())
@@ -282,7 +285,8 @@ mod tests {
     #[test]
     fn splits_in_each_way() {
         let x = Tensor::from_slice([2, 3], &[1u8, 2, 3, 4, 5, 6]).unwrap();
-        let y = run_op_outputs(Split { axis: 1, sizes: SplitSizes::Parts(3) }, &[x.clone()], 3).unwrap();
+        let y = run_op_outputs(Split { axis: 1, sizes: SplitSizes::Parts(3) }, std::slice::from_ref(&x), 3)
+            .unwrap();
         assert_eq!(y[1].as_slice::<u8>().unwrap(), [2, 5]);
         let op = Split { axis: 1, sizes: SplitSizes::Input };
         let y = run_op_outputs(op.clone(), &[x.clone(), vector(&[-1, 1])], 2).unwrap();
@@ -291,7 +295,8 @@ mod tests {
         for sizes in [&[1i64, 1][..], &[-1, -1], &[4, -1], &[i64::MAX, 2, 2], &[-2, 5]] {
             assert!(run_op_outputs(op.clone(), &[x.clone(), vector(sizes)], sizes.len()).is_err());
         }
-        let y = run_op_outputs(Split { axis: 1, sizes: SplitSizes::Chunks(2) }, &[x.clone()], 2).unwrap();
+        let y = run_op_outputs(Split { axis: 1, sizes: SplitSizes::Chunks(2) }, std::slice::from_ref(&x), 2)
+            .unwrap();
         assert_eq!(y[1].as_slice::<u8>().unwrap(), [3, 6]);
         assert!(run_op_outputs(Split { axis: 1, sizes: SplitSizes::Parts(2) }, &[x], 2).is_err());
     }

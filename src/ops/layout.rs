@@ -5,12 +5,14 @@
 use super::{
     Fact, Inferred, Lower, OpError, Operator, Step,
     elements::{Elements, Move, moving},
-    expect_inputs, known_integers,
+    expect_inputs,
+    gather::expect_indices,
+    known_integers,
     mapping::{Axis, Mapping, axis_of, planned_integers, row_major},
 };
 use crate::{
     kernels::{self, TransposePlan},
-    tensor::Shape,
+    tensor::{Shape, TensorError},
 };
 use serde::{Deserialize, Serialize};
 
@@ -93,6 +95,82 @@ impl Operator for Reverse {
         }
         let axes = from.iter().zip(strides).map(|(&len, stride)| Axis::Stride { len, stride });
         Mapping::new(base, axes.collect(), from.elements())?.lower(cx)
+    }
+}
+
+/// `x` with the first `lengths[b]` (input 1, `int32` or `int64`) elements along one axis in reversed
+/// order, for each position `b` along another axis.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ReverseSequence {
+    /// The axis that the lengths go along; negative from the back.
+    pub batch_axis: i64,
+    /// The axis that is reversed; negative from the back.
+    pub time_axis: i64,
+}
+
+impl ReverseSequence {
+    fn axes(&self, x: &Shape) -> Result<(usize, usize), OpError> {
+        let (batch, time) = (axis_of(x, self.batch_axis)?, axis_of(x, self.time_axis)?);
+        if batch == time {
+            return Err(OpError::invalid(format!("batch_dim == seq_dim == {batch}")));
+        }
+        Ok((batch, time))
+    }
+}
+
+impl Operator for ReverseSequence {
+    fn infer(&self, inputs: &[Fact]) -> Result<Inferred, OpError> {
+        expect_inputs(inputs, 2..=2)?;
+        expect_indices(&inputs[1])?;
+        let (batch, _) = self.axes(&inputs[0].shape)?;
+        if inputs[1].dims() != [inputs[0].shape[batch]] {
+            return Err(OpError::invalid(format!(
+                "Length of seq_lengths != input.dims({batch}), shapes {} and {}",
+                inputs[1].shape, inputs[0].shape
+            )));
+        }
+        Ok(Inferred::one(inputs[0].dtype, inputs[0].shape.clone()))
+    }
+
+    fn lower(&self, cx: &Lower<'_>) -> Result<Step, OpError> {
+        let x = &cx.inputs[0].shape;
+        let (batch, time) = self.axes(x)?;
+        let strides = row_major(x);
+        let run = x[batch.max(time) + 1..].iter().product();
+        let axis = |axis: usize| (x[axis], strides[axis] as usize);
+        moving(ReversedRows { batch: axis(batch), time: axis(time), run }, cx)
+    }
+}
+
+/// Length and stride of both axes, and elements that stay together.
+struct ReversedRows {
+    batch: (usize, usize),
+    time: (usize, usize),
+    run: usize,
+}
+
+impl Move for ReversedRows {
+    fn run<'a, T: Clone + Default + 'a>(&self, elements: &mut impl Elements<'a, T>) -> Result<(), OpError> {
+        let (x, lengths, y) = (elements.input(0)?, elements.integers(1)?, elements.next_output()?);
+        if y.is_empty() {
+            return Ok(());
+        }
+        for (row, y) in y.chunks_exact_mut(self.run).enumerate() {
+            let start = row * self.run;
+            let of = |(len, stride): (usize, usize)| start / stride % len;
+            let (given, time) = (lengths.at(of(self.batch)), of(self.time));
+            let length = usize::try_from(given).ok().filter(|&length| length <= self.time.0);
+            let length = length.ok_or_else(|| {
+                OpError::invalid(format!(
+                    "seq_lens({}) = {given} is not in [0, {}]",
+                    of(self.batch),
+                    self.time.0
+                ))
+            })?;
+            let from = if time < length { length - 1 - time } else { time };
+            y.clone_from_slice(&x[start + from * self.time.1 - time * self.time.1..][..self.run]);
+        }
+        Ok(())
     }
 }
 
@@ -193,6 +271,9 @@ impl Operator for SpaceToBatch {
             }
             shape[axis + 1] = padded / space.block;
             shape[0] = shape[0].saturating_mul(space.block);
+        }
+        if shape.checked_elements().is_none_or(|elements| isize::try_from(elements).is_err()) {
+            return Err(TensorError::TooLarge(shape).into());
         }
         Ok(Inferred::one(inputs[0].dtype, shape))
     }
@@ -336,10 +417,24 @@ mod tests {
     }
 
     #[test]
+    fn reverses_sequences() {
+        // Columns are sequences of lengths 3, 1 and 2.
+        let lengths = Tensor::from_slice([3], &[3i64, 1, 2]).unwrap();
+        let op = ReverseSequence { batch_axis: 1, time_axis: 0 };
+        let y = run_op(op.clone(), &[counted(&[3, 3]), lengths.clone()]).unwrap();
+        assert_eq!(y[0].as_slice::<i32>().unwrap(), [6, 1, 5, 3, 4, 2, 0, 7, 8]);
+        let rows = ReverseSequence { batch_axis: 0, time_axis: 1 };
+        let y = run_op(rows, &[counted(&[3, 3, 1]), lengths]).unwrap();
+        assert_eq!(y[0].as_slice::<i32>().unwrap(), [2, 1, 0, 3, 4, 5, 7, 6, 8]);
+        let far = Tensor::from_slice([3], &[3i64, 1, 4]).unwrap();
+        assert!(run_op(op, &[counted(&[3, 3]), far]).is_err());
+    }
+
+    #[test]
     fn depth_and_space() {
         // The examples of the TensorFlow and ONNX operator pages.
         let x = counted(&[1, 1, 2, 8]);
-        let y = run_op(DepthToSpace { block: 2, dcr: true }, &[x.clone()]).unwrap();
+        let y = run_op(DepthToSpace { block: 2, dcr: true }, std::slice::from_ref(&x)).unwrap();
         assert_eq!(y[0].shape().to_vec(), [1, 2, 4, 2]);
         assert_eq!(y[0].as_slice::<i32>().unwrap(), [0, 1, 2, 3, 8, 9, 10, 11, 4, 5, 6, 7, 12, 13, 14, 15]);
         let back = run_op(SpaceToDepth { block: 2 }, &y).unwrap();

@@ -134,9 +134,9 @@ fn merged(axes: Vec<Axis>) -> Vec<Axis> {
         }
         if let (Some(Axis::Stride { len: outer, stride: step }), Axis::Stride { len, stride }) =
             (merged.last_mut(), &axis)
-            && stride.checked_mul(*len as isize) == Some(*step)
+            && isize::try_from(*len).ok().and_then(|len| stride.checked_mul(len)) == Some(*step)
         {
-            *outer *= len;
+            *outer = outer.saturating_mul(*len);
             *step = *stride;
             continue;
         }

@@ -10,7 +10,6 @@ mod fact;
 mod function;
 mod fused;
 mod mapping;
-mod number;
 mod places;
 mod step;
 
@@ -184,7 +183,7 @@ ops! {
     softmax::Softmax,
     shape::Identity, shape::Reshape, shape::Squeeze, shape::ExpandDims, shape::ShapeOf,
     state::ReadState, state::AssignState,
-    layout::Transpose, layout::Reverse, layout::DepthToSpace, layout::SpaceToDepth, layout::SpaceToBatch,
+    layout::Transpose, layout::Reverse, layout::ReverseSequence, layout::DepthToSpace, layout::SpaceToDepth, layout::SpaceToBatch,
     layout::BatchToSpace,
     join::Concat, join::Split, join::Tile, join::BroadcastTo,
     slice::StridedSlice, slice::Slice, slice::SliceSize,

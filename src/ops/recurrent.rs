@@ -128,6 +128,9 @@ impl Operator for Recurrent {
     fn infer(&self, inputs: &[Fact]) -> Result<Inferred, OpError> {
         let at = self.given.positions();
         expect_inputs(inputs, at.count..=at.count)?;
+        if self.cell != Cell::Lstm && (self.given.cell || self.given.peephole) {
+            return Err(OpError::invalid("only an LSTM has a cell state"));
+        }
         let (hidden, directions) = (self.hidden, self.directions());
         let rows = self.cell.gates().saturating_mul(hidden);
         let &[steps, batch, size] = inputs[0].dims() else {
@@ -466,16 +469,16 @@ mod tests {
         let mut y = vec![0.0; STEPS * directions * BATCH * HIDDEN];
         let (mut hiddens, mut cells) = (Vec::new(), Vec::new());
         for direction in 0..directions {
-            for row in 0..BATCH {
+            for (row, &length) in lengths.iter().enumerate() {
                 let read = |tensor: &Tensor| {
                     (0..HIDDEN).map(|u| at(tensor, &[direction, row, u])).collect::<Vec<_>>()
                 };
                 let mut h: Vec<f64> = read(&inputs[5]);
                 let mut c: Vec<f64> =
                     if op.cell == Cell::Lstm { read(&inputs[6]) } else { vec![0.0; HIDDEN] };
-                for step in 0..lengths[row] as usize {
+                for step in 0..length as usize {
                     let backwards = op.direction == Direction::Reverse || direction == 1;
-                    let position = if backwards { lengths[row] as usize - 1 - step } else { step };
+                    let position = if backwards { length as usize - 1 - step } else { step };
                     let unit = |gate: usize, unit: usize, h: &[f64], scale: f64| {
                         let line = gate * HIDDEN + unit;
                         let wx: f64 = (0..SIZE)

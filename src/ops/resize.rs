@@ -81,8 +81,12 @@ impl Resize {
             return Err(misfit());
         }
         let mut shape = from.clone();
+        let mut seen = vec![false; from.len()];
         for (&axis, &size) in self.axes.iter().zip(sizes) {
             let axis = axis_of(from, axis)?;
+            if std::mem::replace(&mut seen[axis], true) {
+                return Err(misfit());
+            }
             shape[axis] = usize::try_from(size).map_err(|_| misfit())?;
             if (from[axis] == 0) != (size == 0) {
                 return Err(misfit());
@@ -163,7 +167,7 @@ impl Operator for Resize {
             return Mapping::new(0, axes.collect::<Result<_, _>>()?, from.elements())?.lower(cx);
         }
         // What shrinks goes first, so that the later passes have less to do.
-        taps.sort_by(|(a, _), (b, _)| (to[*a] * from[*b]).cmp(&(to[*b] * from[*a])));
+        taps.sort_by_key(|(axis, _)| to[*axis] > from[*axis]);
         passes(from, taps)
     }
 }
@@ -424,6 +428,8 @@ mod tests {
             let sizes = Tensor::from_slice([sizes.len()], sizes).unwrap();
             assert!(run_op(op.clone(), &[x.clone(), sizes]).is_err());
         }
+        let twice = Resize { axes: vec![0, -1], scales: Some(vec![2.0, 3.0]), ..op.clone() };
+        assert!(run_op(twice, std::slice::from_ref(&x)).is_err());
         assert!(run_op(Resize { scales: Some(vec![f32::NAN]), ..op }, &[x]).is_err());
     }
 }

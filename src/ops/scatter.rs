@@ -6,8 +6,8 @@ use super::{
     expect_inputs,
     gather::expect_indices,
     mapping::axis_of,
-    number::with_element,
     places::Places,
+    with_element,
 };
 use crate::kernels::Number;
 use serde::{Deserialize, Serialize};
@@ -115,6 +115,11 @@ fn combination<T: Number>(reduction: Reduction) -> fn(T, T) -> T {
     }
 }
 
+/// Unsigned integers wrap, so that their greatest value does the same.
+fn minus_one<T: Number>() -> T {
+    if T::LOWEST == T::ZERO { T::HIGHEST } else { T::from_f64(-1.0) }
+}
+
 fn update<T>(
     places: &Places,
     indices: super::elements::Integers<'_>,
@@ -182,6 +187,7 @@ mod tests {
         assert_eq!(run(Reduction::Set, &indices).unwrap()[0], tensor(&[1, 5], [1, 11, 3, 21, 5]));
         let twice = tensor(&[1, 2], [1, 1]);
         assert_eq!(run(Reduction::Add, &twice).unwrap()[0], tensor(&[1, 5], [1, 34, 3, 4, 5]));
+        assert_eq!(run(Reduction::Sub, &twice).unwrap()[0], tensor(&[1, 5], [1, -30, 3, 4, 5]));
         assert_eq!(run(Reduction::Max, &twice).unwrap()[0], tensor(&[1, 5], [1, 21, 3, 4, 5]));
         assert_eq!(run(Reduction::Mul, &twice).unwrap()[0], tensor(&[1, 5], [1, 462, 3, 4, 5]));
         let far = tensor(&[1, 2], [1, 5]);

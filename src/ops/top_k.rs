@@ -2,7 +2,7 @@
 
 use super::{
     Fact, Inferred, Lower, OpError, Operator, Step, expect_inputs, known_integers, mapping::axis_of,
-    number::with_element,
+    with_element,
 };
 use crate::{kernels::Number, tensor::DType};
 use serde::{Deserialize, Serialize};

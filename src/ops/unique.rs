@@ -1,6 +1,6 @@
 //! The different elements of a tensor.
 
-use super::{Fact, Inferred, Lower, OpError, Operator, Step, Tensors, expect_inputs, number::with_element};
+use super::{Fact, Inferred, Lower, OpError, Operator, Step, Tensors, expect_inputs, with_element};
 use crate::tensor::{DType, Element, Tensor, buffer};
 use serde::{Deserialize, Serialize};
 use std::{cmp::Ordering, collections::HashMap, hash::Hash};

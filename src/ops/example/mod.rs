@@ -111,7 +111,7 @@ fn is_open(feature: &DenseFeature) -> bool {
 }
 
 fn check_default(feature: &DenseFeature, default: &Fact) -> Result<(), OpError> {
-    let key = &feature.key;
+    let key = String::from_utf8_lossy(&feature.key);
     if feature.shape.iter().skip(1).any(Option::is_none) {
         return Err(OpError::invalid(format!(
             "only the first dimension of the dense feature {key} may be open"
@@ -130,7 +130,7 @@ fn check_default(feature: &DenseFeature, default: &Fact) -> Result<(), OpError> 
 struct Parser {
     op: ParseExample,
     /// Number of each named feature: sparse, dense, ragged, counted through.
-    slots: HashMap<Vec<u8>, Vec<usize>>,
+    slots: HashMap<Bytes, Vec<usize>>,
     dtypes: Vec<DType>,
 }
 
@@ -142,13 +142,13 @@ impl Parser {
         let sparse = op.sparse.iter().map(|feature| (&feature.key, feature.dtype));
         let dense = op.dense.iter().map(|feature| (&feature.key, feature.dtype));
         let ragged = op.ragged.iter().map(|feature| (&feature.key, feature.dtype));
-        let mut slots: HashMap<Vec<u8>, Vec<usize>> = HashMap::new();
+        let mut slots: HashMap<Bytes, Vec<usize>> = HashMap::new();
         let mut dtypes = Vec::new();
         for (slot, (key, dtype)) in sparse.chain(dense).chain(ragged).enumerate() {
             if !matches!(dtype, DType::F32 | DType::I64 | DType::String) {
                 return Err(OpError::unsupported(format!("features of {dtype} are not supported")));
             }
-            slots.entry(key.clone().into_bytes()).or_default().push(slot);
+            slots.entry(key.clone()).or_default().push(slot);
             dtypes.push(dtype);
         }
         Ok(Self { op: op.clone(), slots, dtypes })
@@ -263,7 +263,7 @@ impl Batch<'_> {
                     return Err(OpError::invalid(format!(
                         "Name: {}, Feature: {} (data type: {}) is required but could not be found.",
                         self.name(example),
-                        feature.key,
+                        String::from_utf8_lossy(&feature.key),
                         feature.dtype
                     )));
                 }
@@ -289,13 +289,13 @@ impl Batch<'_> {
                 let what = format!(
                     "Number of {kind} values is not a multiple of stride length. Saw {len} values but output shape is: [{shown}]"
                 );
-                return Err(self.error(feature.key.as_bytes(), example, what));
+                return Err(self.error(&feature.key, example, what));
             }
         } else if len != stride {
             let what = format!(
                 "Number of {kind} values != expected.  Values size: {len} but output shape: [{shown}]"
             );
-            return Err(self.error(feature.key.as_bytes(), example, what));
+            return Err(self.error(&feature.key, example, what));
         }
         Ok(())
     }
@@ -448,7 +448,7 @@ mod tests {
 
     #[test]
     fn sparse_ragged_and_open_features() {
-        let key = || "v".to_string();
+        let key = || Bytes::from("v");
         let op = ParseExample {
             sparse: vec![SparseFeature { key: key(), dtype: DType::I64 }],
             dense: vec![dense("v", DType::I64, &[None, Some(1)])],
@@ -471,7 +471,7 @@ mod tests {
     #[test]
     fn a_single_example_has_no_batch_dimension() {
         let op = ParseExample {
-            sparse: vec![SparseFeature { key: "v".into(), dtype: DType::F32 }],
+            sparse: vec![SparseFeature { key: Bytes::from("v"), dtype: DType::F32 }],
             ..ParseExample::default()
         };
         let one = Tensor::from_strings([0usize; 0], vec![example(vec![("v", floats(&[1.5, 2.5]))])]).unwrap();
@@ -500,7 +500,7 @@ mod tests {
         #[test]
         fn damaged_examples_are_refused_or_read(at in 0usize..40, byte in any::<u8>(), cut in 0usize..40) {
             let op = ParseExample {
-                sparse: vec![SparseFeature { key: "v".into(), dtype: DType::I64 }],
+                sparse: vec![SparseFeature { key: Bytes::from("v"), dtype: DType::I64 }],
                 dense: vec![dense("x", DType::F32, &[Some(2)])],
                 ..ParseExample::default()
             };

@@ -2,7 +2,7 @@
 
 use crate::{
     kernels::Number,
-    ops::{Fact, Inferred, Lower, OpError, Operator, Step, expect_inputs, number::with_element},
+    ops::{Fact, Inferred, Lower, OpError, Operator, Step, expect_inputs, with_element},
     tensor::{Bytes, DType, Tensor},
 };
 use serde::{Deserialize, Serialize};

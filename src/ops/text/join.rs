@@ -79,6 +79,10 @@ impl Operator for ReduceJoin {
 
     fn lower(&self, cx: &Lower<'_>) -> Result<Step, OpError> {
         let (from, to) = (cx.inputs[0].shape.clone(), cx.outputs[0].shape.clone());
+        if from.elements() == 0 {
+            // Its other dimensions may claim any length.
+            return Ok(Step::tensors(move |_, _| Ok(vec![Tensor::zeros(DType::String, to.clone())?])));
+        }
         let (joined, kept) = self.axes(&from)?;
         let separator = self.separator.clone().into_bytes();
         let offsets = move |axes: &[usize]| {
@@ -285,6 +289,9 @@ mod tests {
         assert_eq!(join(&[0], true).shape().to_vec(), [1, 2]);
         assert_eq!(join(&[0, 1], false).as_strings().unwrap(), ["a+b+c+d"]);
         assert_eq!(join(&[1, 0], false).as_strings().unwrap(), ["a+c+b+d"]);
+        let none = Tensor::from_strings([0, 1 << 50], vec![]).unwrap();
+        let op = ReduceJoin { axes: vec![1], keep_dims: false, separator: String::new() };
+        assert_eq!(run_op(op, &[none]).unwrap()[0].shape().to_vec(), [0]);
     }
 
     #[test]
