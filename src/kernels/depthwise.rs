@@ -222,7 +222,8 @@ unsafe fn tiles<I: Isa, const WIDTH: usize, const STRIDE: usize>(isa: I, line: &
         let mut column = 0;
         while column < width {
             let left = width - column;
-            if left > SHORT && width >= LONG {
+            // Five weights leave too few registers for seven sums.
+            if WIDTH < 5 && left > SHORT && width >= LONG {
                 tile::<I, WIDTH, STRIDE, LONG>(isa, line, column.min(width - LONG));
                 column += LONG;
             } else {
@@ -332,6 +333,15 @@ unsafe fn tile_channels<
                         }
                     }
                 }
+                from = from.wrapping_add(channels);
+            }
+        }
+        if COMPLETE && channel % 16 == 0 {
+            let next = line.top + line.rows.end * conv.dilation[0] - conv.pad_top;
+            let pixel = (next * conv.in_width + column * STRIDE) * channels + channel;
+            let mut from = line.x.wrapping_add(pixel).wrapping_add((WIDTH - conv.pad_left) * channels);
+            for _ in 0..PIXELS * STRIDE {
+                isa.prefetch(from);
                 from = from.wrapping_add(channels);
             }
         }
