@@ -198,7 +198,7 @@ pub struct ConvPlan {
 }
 
 /// The tap falls into the padding.
-const OUTSIDE: usize = usize::MAX;
+pub(super) const OUTSIDE: usize = usize::MAX;
 
 impl ConvPlan {
     /// Fails as [`Conv2d::check`] does, and when `packed` was made for other channels, kernel or groups.

@@ -141,6 +141,10 @@ impl<R: Rows> Shared<'_, R> {
     fn depth_block(&self, tap: usize, channel: usize) -> DepthBlock {
         let (taps, depth) = (self.rows.taps(), self.rows.depth());
         let limit = self.kernels.depth_block;
+        if taps == 0 {
+            // The phases of a transposed convolution can be empty: the bias alone.
+            return DepthBlock { taps: 0..0, channels: 0..depth };
+        }
         if depth > limit {
             // Nearly equal parts; a short last one would be all overhead.
             let parts = depth.div_ceil(limit);
