@@ -3,7 +3,8 @@
 //! Each is a range reduction and a polynomial fitted (weighted least squares towards minimax, coefficients rounded one by
 //! one) to a relative error below 2^-24 of the function. Largest errors against f64, over all tested arguments
 //! with a fused multiply-add (one ULP more without): exp 1, log 1, expm1 2, log1p 2, tanh 3, sigmoid 3, erf 2 ULP.
-//! NaN gives NaN; infinities, signed zeros and denormals are handled as the C library does.
+//! NaN gives NaN; infinities, signed zeros and denormals are handled as the C library does, but for
+//! sigmoid below -88, which stays at 6e-39.
 
 use super::isa::Isa;
 use std::f32::consts::LOG2_E;
@@ -135,14 +136,16 @@ pub(super) fn log1p<I: Isa>(isa: I, x: I::F32) -> I::F32 {
     isa.select(isa.equal(sum, one), x, value)
 }
 
-/// `1 / (1 + e^-x)`
+/// `e^x` for `x <= 0`; 0 below -87, where the results would be denormal.
 #[inline(always)]
-pub(super) fn sigmoid<I: Isa>(isa: I, x: I::F32) -> I::F32 {
-    let one = isa.splat(1.0);
-    // e^-|x| cannot overflow, and makes the small results exact to the last bits.
-    let e = exp(isa, isa.neg(isa.abs(x)));
-    let numerator = isa.select(isa.less(x, isa.splat(0.0)), e, one);
-    isa.div(numerator, isa.add(one, e))
+pub(super) fn exp_nonpositive<I: Isa>(isa: I, x: I::F32) -> I::F32 {
+    isa.select(isa.less(x, isa.splat(-87.0)), isa.splat(0.0), exp_in_range(isa, x))
+}
+
+/// `numerator / (1 + e^-x)`; below -88 the quotient stays what it is there, about 1e-38.
+#[inline(always)]
+pub(super) fn times_sigmoid<I: Isa>(isa: I, numerator: I::F32, x: I::F32) -> I::F32 {
+    isa.div(numerator, isa.add(isa.splat(1.0), exp_in_range(isa, isa.neg(x))))
 }
 
 /// Hyperbolic tangent, as `m / (m + 2)` with `m = e^2|x| - 1`, which loses nothing near zero.
