@@ -179,11 +179,7 @@ pub(super) unsafe fn unary<I: Isa>(isa: I, op: Unary, x: *const f32, out: *mut f
         Unary::Sigmoid => each!(x => math::times_sigmoid(isa, one, x)),
         Unary::Tanh => each!(x => math::tanh(isa, x)),
         Unary::Erf => each!(x => math::erf(isa, x)),
-        Unary::Gelu => each!(x => {
-            let half = isa.mul(x, isa.splat(0.5));
-            let erf = math::erf(isa, isa.mul(x, isa.splat(std::f32::consts::FRAC_1_SQRT_2)));
-            isa.mul_add(half, erf, half)
-        }),
+        Unary::Gelu => each!(x => math::gelu(isa, x)),
         Unary::GeluTanh => each!(x => {
             // (1 + tanh u) / 2 = sigmoid(2u)
             let square = isa.mul(x, x);

@@ -157,6 +157,31 @@ pub(super) fn tanh<I: Isa>(isa: I, x: I::F32) -> I::F32 {
     isa.copy_sign(isa.div(m, isa.add(m, isa.splat(2.0))), x)
 }
 
+/// `x (1 + erf(x / sqrt 2)) / 2`, as `relu(x) - |x| erfc(|x| / sqrt 2) / 2`: nothing cancels, and the logarithm of the
+/// complement is one polynomial. Below -5.8 the result stays at -2e-8.
+#[inline(always)]
+pub(super) fn gelu<I: Isa>(isa: I, x: I::F32) -> I::F32 {
+    /// `ln(erfc(t)) / t` for `t` in 0..=4.1.
+    const LOG_ERFC: [f32; 8] = [
+        -1.128_380_3,
+        -0.636_597_1,
+        -0.102_922_544,
+        0.019_590_283,
+        -5.440_86e-4,
+        -0.001_028_057_3,
+        3.074_682_6e-4,
+        -3.127_843e-5,
+    ];
+    let magnitude = isa.min(isa.splat(5.798), isa.abs(x));
+    let t = isa.mul(magnitude, isa.splat(std::f32::consts::FRAC_1_SQRT_2));
+    // The argument lies in -19..=0, so nothing needs a bound.
+    let (n, tail) = reduce_exp(isa, isa.mul(t, polynomial(isa, t, LOG_ERFC)));
+    let scale = power_of_two(isa, isa.to_int(n));
+    let complement = isa.mul_add(tail, scale, scale);
+    let half = isa.mul(magnitude, isa.splat(-0.5));
+    isa.mul_add(half, complement, isa.max(isa.splat(0.0), x))
+}
+
 /// The error function: a polynomial in x^2 up to 0.92, from there `1 - e^P(x)`.
 #[inline(always)]
 pub(super) fn erf<I: Isa>(isa: I, x: I::F32) -> I::F32 {
