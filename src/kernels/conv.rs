@@ -198,7 +198,7 @@ pub struct ConvPlan {
 }
 
 /// The tap falls into the padding.
-const OUTSIDE: usize = usize::MAX;
+pub(super) const OUTSIDE: usize = usize::MAX;
 
 impl ConvPlan {
     /// Fails as [`Conv2d::check`] does, and when `packed` was made for other channels, kernel or groups.
@@ -407,17 +407,15 @@ impl Rows for Indirect<'_> {
         let mut pixel = Pixel::of(conv, rows.start);
         let zeros = self.plan.zeros.as_slice()[channel..].as_ptr();
         for row in 0..count {
-            let base = pixel.image * image + self.group_offset + channel;
+            // Addresses are computed without checks on the way: each lies within x, for the plan keeps only offsets that do.
+            let base = self.x.as_ptr().wrapping_add(pixel.image * image + self.group_offset + channel);
             let lines = &self.plan.rows[pixel.y * conv.kernel_height..][..conv.kernel_height];
             let columns = &self.plan.columns[pixel.x * conv.kernel_width..][..conv.kernel_width];
             let (mut ky, mut kx) = (taps.start / conv.kernel_width, taps.start % conv.kernel_width);
-            for tap in 0..taps.len() {
+            for pointer in pointers[row..].iter_mut().step_by(count).take(taps.len()) {
                 let (line, column) = (lines[ky], columns[kx]);
-                pointers[tap * count + row] = if line == OUTSIDE || column == OUTSIDE {
-                    zeros
-                } else {
-                    self.x[base + line + column..].as_ptr()
-                };
+                let outside = line == OUTSIDE || column == OUTSIDE;
+                *pointer = if outside { zeros } else { base.wrapping_add(line + column) };
                 kx += 1;
                 if kx == conv.kernel_width {
                     kx = 0;
@@ -461,18 +459,26 @@ impl Rows for Folded<'_> {
         let image = conv.in_height * conv.in_width * conv.in_channels;
         let depth = self.depth();
         let count = rows.len();
+        let zeros = self.plan.zeros.as_slice()[channel..].as_ptr();
         let mut pixel = Pixel::of(conv, rows.start);
         for row in 0..count {
             let columns = &self.plan.columns[pixel.x * conv.kernel_width..][..conv.kernel_width];
-            let inside = columns[0] != OUTSIDE && columns[conv.kernel_width - 1] != OUTSIDE;
-            for (tap, ky) in taps.clone().enumerate() {
-                let line = self.plan.rows[pixel.y * conv.kernel_height + ky];
-                let base = pixel.image * image;
-                let patch = if line == OUTSIDE {
-                    self.plan.zeros.as_slice()
-                } else if inside {
-                    &self.x[base + line + columns[0]..][..depth]
-                } else {
+            let lines = &self.plan.rows[pixel.y * conv.kernel_height..][taps.clone()];
+            let base = pixel.image * image;
+            let slots = pointers[row..].iter_mut().step_by(count);
+            if columns[0] != OUTSIDE && columns[conv.kernel_width - 1] != OUTSIDE {
+                // Addresses are computed without checks on the way: each lies within x, for the plan keeps only offsets
+                // that do.
+                let first = self.x.as_ptr().wrapping_add(base + columns[0] + channel);
+                for (pointer, &line) in slots.zip(lines) {
+                    *pointer = if line == OUTSIDE { zeros } else { first.wrapping_add(line) };
+                }
+            } else {
+                for (pointer, &line) in slots.zip(lines) {
+                    if line == OUTSIDE {
+                        *pointer = zeros;
+                        continue;
+                    }
                     let (patch, rest) = std::mem::take(&mut scratch).split_at_mut(depth);
                     scratch = rest;
                     for (to, &column) in patch.chunks_exact_mut(conv.in_channels).zip(columns) {
@@ -482,9 +488,8 @@ impl Rows for Folded<'_> {
                             to.copy_from_slice(&self.x[base + line + column..][..conv.in_channels]);
                         }
                     }
-                    patch
-                };
-                pointers[tap * count + row] = patch[channel..].as_ptr();
+                    *pointer = patch[channel..].as_ptr();
+                }
             }
             pixel.advance(conv);
         }

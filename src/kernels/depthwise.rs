@@ -1,7 +1,7 @@
 //! Convolution with one group per channel: vectors over channels, no product to speak of, bound by loads.
 //!
-//! Output pixels whose taps all lie inside the image are computed four at a time along the row, so that
-//! weights and overlapping input columns are loaded once; the others take one pixel and the taps that exist.
+//! For the usual kernels, seven (or four) neighbouring output pixels are computed together, so that
+//! weights and overlapping input columns are loaded once; all others take one pixel and the taps that exist.
 
 use super::conv::Conv2d;
 use super::isa::Isa;
@@ -191,93 +191,158 @@ pub(super) struct Line<'a> {
 #[inline(always)]
 pub(super) unsafe fn depthwise<I: Isa>(isa: I, line: &Line<'_>) {
     let conv = line.conv;
-    let (stride, pad, width) = (conv.stride[1], conv.pad_left, conv.in_width);
-    let reach = (conv.kernel_width - 1) * conv.dilation[1];
-    // Columns start..end have all their taps inside.
-    let end = (width + pad).checked_sub(reach + 1).map_or(0, |last| last / stride + 1).min(conv.out_width);
-    let start = pad.div_ceil(stride).min(end);
-    // SAFETY: as the caller vouches; start..end are columns whose taps all lie inside.
+    // SAFETY: as the caller vouches.
     unsafe {
-        edge(isa, line, 0..start);
-        match (conv.kernel_width, stride, conv.dilation[1]) {
-            (3, 1, 1) => interior::<I, 3, 1>(isa, line, start..end),
-            (3, 2, 1) => interior::<I, 3, 2>(isa, line, start..end),
-            (5, 1, 1) => interior::<I, 5, 1>(isa, line, start..end),
-            (5, 2, 1) => interior::<I, 5, 2>(isa, line, start..end),
-            _ => edge(isa, line, start..end),
+        match (conv.kernel_width, conv.stride[1], conv.dilation[1]) {
+            (3, 1, 1) => tiles::<I, 3, 1>(isa, line),
+            (3, 2, 1) => tiles::<I, 3, 2>(isa, line),
+            (5, 1, 1) => tiles::<I, 5, 1>(isa, line),
+            (5, 2, 1) => tiles::<I, 5, 2>(isa, line),
+            _ => pixels(isa, line),
         }
-        edge(isa, line, end..conv.out_width);
     }
 }
 
-/// Pixels computed together.
-const PIXELS: usize = 4;
+/// Pixels of a tile: seven accumulators, five weights and an input fit sixteen registers, and the widths of most networks
+/// are multiples of seven. What is left over takes the short tile.
+const LONG: usize = 7;
+const SHORT: usize = 4;
 
 /// # Safety
-/// As [`depthwise`]; all taps of `columns` must lie inside.
+/// As [`depthwise`].
 #[inline(always)]
-unsafe fn interior<I: Isa, const WIDTH: usize, const STRIDE: usize>(
-    isa: I,
-    line: &Line<'_>,
-    columns: Range<usize>,
-) {
-    let channels = line.conv.in_channels;
-    let whole = channels / I::LANES * I::LANES;
-    let mut column = columns.start;
-    while column < columns.end {
-        if column + PIXELS > columns.end {
-            if columns.len() < PIXELS {
-                // SAFETY: as the caller vouches.
-                return unsafe { edge(isa, line, column..columns.end) };
+unsafe fn tiles<I: Isa, const WIDTH: usize, const STRIDE: usize>(isa: I, line: &Line<'_>) {
+    let width = line.conv.out_width;
+    // SAFETY: the columns of every tile lie in the line: one that would reach beyond its end is moved back,
+    // and computes some pixels again.
+    unsafe {
+        if width < SHORT {
+            return pixels(isa, line);
+        }
+        let mut column = 0;
+        while column < width {
+            let left = width - column;
+            // Five weights leave too few registers for seven sums.
+            if WIDTH < 5 && left > SHORT && width >= LONG {
+                tile::<I, WIDTH, STRIDE, LONG>(isa, line, column.min(width - LONG));
+                column += LONG;
+            } else {
+                tile::<I, WIDTH, STRIDE, SHORT>(isa, line, column.min(width - SHORT));
+                column += SHORT;
             }
-            // The last pixels overlap the ones before and are computed again.
-            column = columns.end - PIXELS;
         }
-        let mut channel = 0;
-        while channel < whole {
-            // SAFETY: channel + LANES <= channels.
-            unsafe { pixels::<I, WIDTH, STRIDE, true>(isa, line, column, channel, I::LANES) };
-            channel += I::LANES;
-        }
-        if channel < channels {
-            // SAFETY: the channels that remain.
-            unsafe { pixels::<I, WIDTH, STRIDE, false>(isa, line, column, channel, channels - channel) };
-        }
-        column += PIXELS;
     }
 }
 
-/// Four pixels of `count` channels. `FULL` says that `count` is a whole vector.
+/// All channels of `PIXELS` pixels.
+///
+/// # Safety
+/// As [`depthwise`]; the pixels must lie in the line.
 #[inline(always)]
-unsafe fn pixels<I: Isa, const WIDTH: usize, const STRIDE: usize, const FULL: bool>(
+unsafe fn tile<I: Isa, const WIDTH: usize, const STRIDE: usize, const PIXELS: usize>(
     isa: I,
     line: &Line<'_>,
     column: usize,
+) {
+    let conv = line.conv;
+    let channels = conv.in_channels;
+    let whole = channels / I::LANES * I::LANES;
+    // Input columns that exist, counted from the first that the tile could read.
+    let positions = (PIXELS - 1) * STRIDE + WIDTH;
+    let left = column * STRIDE;
+    let first = conv.pad_left.saturating_sub(left).min(positions);
+    let last = (conv.in_width + conv.pad_left).saturating_sub(left).min(positions).max(first);
+    let inside = first..last;
+    let complete = inside == (0..positions);
+    let mut channel = 0;
+    // SAFETY: `LANES` channels, then those that remain; `complete` says that no column is missing.
+    unsafe {
+        if complete {
+            while channel < whole {
+                tile_channels::<I, WIDTH, STRIDE, PIXELS, true, true>(
+                    isa,
+                    line,
+                    column,
+                    &inside,
+                    channel,
+                    I::LANES,
+                );
+                channel += I::LANES;
+            }
+        } else {
+            while channel < whole {
+                tile_channels::<I, WIDTH, STRIDE, PIXELS, true, false>(
+                    isa,
+                    line,
+                    column,
+                    &inside,
+                    channel,
+                    I::LANES,
+                );
+                channel += I::LANES;
+            }
+        }
+        if channel < channels {
+            let count = channels - channel;
+            tile_channels::<I, WIDTH, STRIDE, PIXELS, false, false>(
+                isa, line, column, &inside, channel, count,
+            );
+        }
+    }
+}
+
+/// `count` channels of `PIXELS` pixels. `FULL` says that `count` is a whole vector, `COMPLETE` that all input columns exist.
+#[inline(always)]
+unsafe fn tile_channels<
+    I: Isa,
+    const WIDTH: usize,
+    const STRIDE: usize,
+    const PIXELS: usize,
+    const FULL: bool,
+    const COMPLETE: bool,
+>(
+    isa: I,
+    line: &Line<'_>,
+    column: usize,
+    inside: &Range<usize>,
     channel: usize,
     count: usize,
 ) {
     let conv = line.conv;
     let channels = conv.in_channels;
-    // SAFETY: as the callers vouch: columns and channels lie inside image, weights and line.
+    // SAFETY: as the callers vouch: columns and channels lie inside image, weights and line. The pointer to the first column
+    // may lie outside, and is not read then.
     unsafe {
         let mut sums = [bias::<I, FULL>(isa, line, channel, count); PIXELS];
         for ky in line.rows.clone() {
             let iy = line.top + ky * conv.dilation[0] - conv.pad_top;
-            let ix = column * STRIDE - conv.pad_left;
-            let from = line.x.add((iy * conv.in_width + ix) * channels + channel);
+            let pixel = (iy * conv.in_width + column * STRIDE) * channels + channel;
+            let mut from = line.x.wrapping_add(pixel).wrapping_sub(conv.pad_left * channels);
             let weights = line.weights.add(ky * WIDTH * channels + channel);
             let mut weight = [isa.splat(0.0); WIDTH];
             for kx in 0..WIDTH {
                 weight[kx] = load::<I, FULL>(isa, weights.add(kx * channels), count);
             }
             for position in 0..(PIXELS - 1) * STRIDE + WIDTH {
-                let value = load::<I, FULL>(isa, from.add(position * channels), count);
-                for pixel in 0..PIXELS {
-                    let kx = position.wrapping_sub(pixel * STRIDE);
-                    if kx < WIDTH {
-                        sums[pixel] = isa.mul_add(value, weight[kx], sums[pixel]);
+                if COMPLETE || inside.contains(&position) {
+                    let value = load::<I, FULL>(isa, from, count);
+                    for pixel in 0..PIXELS {
+                        let kx = position.wrapping_sub(pixel * STRIDE);
+                        if kx < WIDTH {
+                            sums[pixel] = isa.mul_add(value, weight[kx], sums[pixel]);
+                        }
                     }
                 }
+                from = from.wrapping_add(channels);
+            }
+        }
+        if COMPLETE && channel % 16 == 0 {
+            let next = line.top + line.rows.end * conv.dilation[0] - conv.pad_top;
+            let pixel = (next * conv.in_width + column * STRIDE) * channels + channel;
+            let mut from = line.x.wrapping_add(pixel).wrapping_add((WIDTH - conv.pad_left) * channels);
+            for _ in 0..PIXELS * STRIDE {
+                isa.prefetch(from);
+                from = from.wrapping_add(channels);
             }
         }
         for pixel in 0..PIXELS {
@@ -291,10 +356,10 @@ unsafe fn pixels<I: Isa, const WIDTH: usize, const STRIDE: usize, const FULL: bo
 /// # Safety
 /// As [`depthwise`].
 #[inline(always)]
-unsafe fn edge<I: Isa>(isa: I, line: &Line<'_>, columns: Range<usize>) {
+unsafe fn pixels<I: Isa>(isa: I, line: &Line<'_>) {
     let channels = line.conv.in_channels;
     let whole = channels / I::LANES * I::LANES;
-    for column in columns {
+    for column in 0..line.conv.out_width {
         let mut channel = 0;
         while channel < whole {
             // SAFETY: channel + LANES <= channels.

@@ -3,7 +3,8 @@
 //! Each is a range reduction and a polynomial fitted (weighted least squares towards minimax, coefficients rounded one by
 //! one) to a relative error below 2^-24 of the function. Largest errors against f64, over all tested arguments
 //! with a fused multiply-add (one ULP more without): exp 1, log 1, expm1 2, log1p 2, tanh 3, sigmoid 3, erf 2 ULP.
-//! NaN gives NaN; infinities, signed zeros and denormals are handled as the C library does.
+//! NaN gives NaN; infinities, signed zeros and denormals are handled as the C library does, but for
+//! sigmoid below -88, which stays at 6e-39.
 
 use super::isa::Isa;
 use std::f32::consts::LOG2_E;
@@ -135,14 +136,16 @@ pub(super) fn log1p<I: Isa>(isa: I, x: I::F32) -> I::F32 {
     isa.select(isa.equal(sum, one), x, value)
 }
 
-/// `1 / (1 + e^-x)`
+/// `e^x` for `x <= 0`; 0 below -87, where the results would be denormal.
 #[inline(always)]
-pub(super) fn sigmoid<I: Isa>(isa: I, x: I::F32) -> I::F32 {
-    let one = isa.splat(1.0);
-    // e^-|x| cannot overflow, and makes the small results exact to the last bits.
-    let e = exp(isa, isa.neg(isa.abs(x)));
-    let numerator = isa.select(isa.less(x, isa.splat(0.0)), e, one);
-    isa.div(numerator, isa.add(one, e))
+pub(super) fn exp_nonpositive<I: Isa>(isa: I, x: I::F32) -> I::F32 {
+    isa.select(isa.less(x, isa.splat(-87.0)), isa.splat(0.0), exp_in_range(isa, x))
+}
+
+/// `numerator / (1 + e^-x)`; below -88 the quotient stays what it is there, about 1e-38.
+#[inline(always)]
+pub(super) fn times_sigmoid<I: Isa>(isa: I, numerator: I::F32, x: I::F32) -> I::F32 {
+    isa.div(numerator, isa.add(isa.splat(1.0), exp_in_range(isa, isa.neg(x))))
 }
 
 /// Hyperbolic tangent, as `m / (m + 2)` with `m = e^2|x| - 1`, which loses nothing near zero.
@@ -152,6 +155,31 @@ pub(super) fn tanh<I: Isa>(isa: I, x: I::F32) -> I::F32 {
     let magnitude = isa.min(isa.splat(10.0), isa.abs(x));
     let m = expm1_below_88(isa, isa.add(magnitude, magnitude));
     isa.copy_sign(isa.div(m, isa.add(m, isa.splat(2.0))), x)
+}
+
+/// `x (1 + erf(x / sqrt 2)) / 2`, as `relu(x) - |x| erfc(|x| / sqrt 2) / 2`: nothing cancels, and the logarithm of the
+/// complement is one polynomial. Below -5.8 the result stays at -2e-8.
+#[inline(always)]
+pub(super) fn gelu<I: Isa>(isa: I, x: I::F32) -> I::F32 {
+    /// `ln(erfc(t)) / t` for `t` in 0..=4.1.
+    const LOG_ERFC: [f32; 8] = [
+        -1.128_380_3,
+        -0.636_597_1,
+        -0.102_922_544,
+        0.019_590_283,
+        -5.440_86e-4,
+        -0.001_028_057_3,
+        3.074_682_6e-4,
+        -3.127_843e-5,
+    ];
+    let magnitude = isa.min(isa.splat(5.798), isa.abs(x));
+    let t = isa.mul(magnitude, isa.splat(std::f32::consts::FRAC_1_SQRT_2));
+    // The argument lies in -19..=0, so nothing needs a bound.
+    let (n, tail) = reduce_exp(isa, isa.mul(t, polynomial(isa, t, LOG_ERFC)));
+    let scale = power_of_two(isa, isa.to_int(n));
+    let complement = isa.mul_add(tail, scale, scale);
+    let half = isa.mul(magnitude, isa.splat(-0.5));
+    isa.mul_add(half, complement, isa.max(isa.splat(0.0), x))
 }
 
 /// The error function: a polynomial in x^2 up to 0.92, from there `1 - e^P(x)`.

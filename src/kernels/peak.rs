@@ -34,8 +34,8 @@ pub(super) unsafe fn peak<I: Isa>(isa: I, rounds: usize) -> f32 {
     let summand = isa.splat(std::hint::black_box(0.001));
     let mut sums = [summand; CHAINS];
     for _ in 0..rounds {
-        for sum in &mut sums {
-            *sum = isa.mul_add(*sum, factor, summand);
+        for chain in 0..CHAINS {
+            sums[chain] = isa.mul_add(sums[chain], factor, summand);
         }
     }
     let mut total = sums[0];

@@ -141,6 +141,10 @@ impl<R: Rows> Shared<'_, R> {
     fn depth_block(&self, tap: usize, channel: usize) -> DepthBlock {
         let (taps, depth) = (self.rows.taps(), self.rows.depth());
         let limit = self.kernels.depth_block;
+        if taps == 0 {
+            // The phases of a transposed convolution can be empty: the bias alone.
+            return DepthBlock { taps: 0..0, channels: 0..depth };
+        }
         if depth > limit {
             // Nearly equal parts; a short last one would be all overhead.
             let parts = depth.div_ceil(limit);
@@ -156,6 +160,7 @@ impl<R: Rows> Shared<'_, R> {
     /// As [`product`], for these rows and panels only.
     unsafe fn run(&self, rows: Range<usize>, panels: Range<usize>, data: *mut f32) {
         let mut scratch = [0.0f32; SCRATCH];
+        let mut pointers = [std::ptr::null::<f32>(); MAX_POINTERS];
         let most_taps = self.depth_block(0, 0).taps.len().max(1);
         let tile_rows = self.kernels.tile_rows;
         let by_scratch = SCRATCH.checked_div(self.rows.scratch_per_row()).unwrap_or(BLOCK_ROWS);
@@ -165,7 +170,7 @@ impl<R: Rows> Shared<'_, R> {
         while start < rows.end {
             let block = start..rows.end.min(start + limit);
             // SAFETY: as the caller vouches.
-            unsafe { self.row_block(block.clone(), panels.clone(), data, &mut scratch) };
+            unsafe { self.row_block(block.clone(), panels.clone(), data, &mut pointers, &mut scratch) };
             start = block.end;
         }
     }
@@ -177,9 +182,9 @@ impl<R: Rows> Shared<'_, R> {
         rows: Range<usize>,
         panels: Range<usize>,
         data: *mut f32,
+        pointers: &mut [*const f32],
         scratch: &mut [f32],
     ) {
-        let mut pointers = [std::ptr::null::<f32>(); MAX_POINTERS];
         let (taps, depth) = (self.rows.taps(), self.rows.depth());
         let tiles = rows.len().div_ceil(self.kernels.tile_rows);
         let (mut tap, mut channel) = (0, 0);
@@ -201,7 +206,7 @@ impl<R: Rows> Shared<'_, R> {
             let last = tap >= taps;
             for panel in panels.clone() {
                 // SAFETY: as the caller vouches; the pointers were filled for this block.
-                unsafe { self.panel(&rows, panel, &block, &pointers, tiles, (first, last), data) };
+                unsafe { self.panel(&rows, panel, &block, pointers, tiles, (first, last), data) };
             }
             if last {
                 break;

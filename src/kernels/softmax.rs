@@ -111,7 +111,7 @@ pub(super) unsafe fn softmax_row<I: Isa>(isa: I, x: *const f32, out: *mut f32, l
         let mut sums = isa.splat(0.0);
         index = 0;
         while index < whole {
-            let e = math::exp(isa, isa.sub(isa.load(x.add(index)), shift));
+            let e = math::exp_nonpositive(isa, isa.sub(isa.load(x.add(index)), shift));
             if !log {
                 isa.store(out.add(index), e);
             }
@@ -121,7 +121,7 @@ pub(super) unsafe fn softmax_row<I: Isa>(isa: I, x: *const f32, out: *mut f32, l
         let mut sum = isa.reduce_add(sums);
         if index < length {
             let count = length - index;
-            let e = math::exp(isa, isa.sub(isa.load_partial(x.add(index), count), shift));
+            let e = math::exp_nonpositive(isa, isa.sub(isa.load_partial(x.add(index), count), shift));
             if !log {
                 isa.store_partial(out.add(index), e, count);
             }
@@ -169,7 +169,7 @@ pub(super) unsafe fn softmax_columns<I: Isa>(
         }
         let mut sum = isa.splat(0.0);
         for row in 0..rows {
-            let e = math::exp(isa, isa.sub(load.load(isa, x.add(row * stride)), greatest));
+            let e = math::exp_nonpositive(isa, isa.sub(load.load(isa, x.add(row * stride)), greatest));
             if !log {
                 isa.store_partial(out.add(row * stride), e, count);
             }

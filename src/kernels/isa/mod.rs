@@ -129,6 +129,18 @@ pub(crate) unsafe trait Isa: Copy {
     /// Shift right by `N` bits, copying the sign.
     fn shift_right<const N: i32>(self, a: Self::I32) -> Self::I32;
 
+    /// Asks for the cache line at `from`, which need not be readable.
+    #[inline(always)]
+    fn prefetch(self, from: *const f32) {
+        #[cfg(target_arch = "x86_64")]
+        // SAFETY: part of the base instruction set; a hint that never faults.
+        unsafe {
+            use core::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+            _mm_prefetch::<_MM_HINT_T0>(from.cast());
+        }
+        #[cfg(not(target_arch = "x86_64"))]
+        let _ = from;
+    }
     /// The lanes as an array, for the horizontal operations that end a reduction; lanes above `LANES` are
     /// unspecified.
     #[inline(always)]
