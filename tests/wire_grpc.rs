@@ -151,7 +151,9 @@ fn deadlines() {
         let mut request = call(&[("grpc-timeout", text)], message(0, b""));
         request.received = Instant::now();
         match (grpc::decode(&request, 10), expected) {
-            (Ok(call), Some(expected)) => assert_eq!(call.deadline, request.received.checked_add(expected), "{text}"),
+            (Ok(call), Some(expected)) => {
+                assert_eq!(call.deadline, request.received.checked_add(expected), "{text}")
+            }
             (Err(status), None) => assert_eq!(status.code, INVALID_ARGUMENT, "{text}"),
             (result, _) => panic!("{text}: {result:?}"),
         }
