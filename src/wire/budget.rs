@@ -38,6 +38,7 @@ impl Budget {
     }
 
     /// Bytes that are held now.
+    #[cfg(test)]
     pub(crate) fn used(&self) -> usize {
         self.used.load(Ordering::Relaxed)
     }

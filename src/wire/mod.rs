@@ -17,6 +17,7 @@ pub mod http2;
 mod limits;
 mod listener;
 mod message;
+pub mod multipart;
 mod output;
 pub mod page;
 mod tls;
