@@ -1,8 +1,9 @@
 //! A server that echoes: the wire without models, for trying clients and for load tests.
 //!
-//! `wire_echo ADDRESS [--inline] [--workers N] [--tls CERTIFICATE KEY]`. Any body is answered with itself. gRPC calls echo their message;
-//! `/test/Size` answers as many bytes as the message says in decimal digits, `/test/Fail` fails with it,
-//! `/test/Panic` panics, `/test/Sleep` waits for so many milliseconds.
+//! `wire_echo ADDRESS [--inline] [--workers N] [--connections N] [--tls CERTIFICATE KEY]`. Any body is answered
+//! with itself. gRPC calls echo their message; `/test/Size` answers as many bytes as the message says in decimal
+//! digits, `/test/Fail` fails with it, `/test/Panic` panics, `/test/Sleep` waits for so many milliseconds, and
+//! `/test/Stream` echoes each message of a stream as it comes.
 
 use std::{sync::Arc, thread, time::Duration};
 
@@ -37,6 +38,10 @@ impl Handler for Echo {
         Response::new(200, "application/octet-stream", request.body)
     }
 
+    fn answers_each_message(&self, head: &RequestHead) -> bool {
+        head.target == "/test/Stream"
+    }
+
     fn run_inline(&self, _: &RequestHead) -> bool {
         self.inline
     }
@@ -64,6 +69,9 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let mut config = ServerConfig { binds: vec![Bind::Tcp(address)], ..ServerConfig::default() };
     if let Some(at) = arguments.iter().position(|argument| argument == "--workers") {
         config.workers = arguments.get(at + 1).ok_or("--workers takes a number")?.parse()?;
+    }
+    if let Some(at) = arguments.iter().position(|argument| argument == "--connections") {
+        config.limits.connections = arguments.get(at + 1).ok_or("--connections takes a number")?.parse()?;
     }
     if let Some(at) = arguments.iter().position(|argument| argument == "--tls") {
         let [certificate, key] = [at + 1, at + 2].map(|at| arguments.get(at).ok_or("--tls takes two files"));

@@ -208,6 +208,11 @@ impl Link {
         }
     }
 
+    /// Whether [`Link::next_request`] has one.
+    pub(super) fn has_request(&self) -> bool {
+        matches!(&self.machine, Machine::Http2(connection) if connection.has_request())
+    }
+
     /// Hands a response to the protocol.
     pub(super) fn respond(&mut self, stream: u32, response: Response, clock: &Clock) {
         match &mut self.machine {
@@ -220,11 +225,11 @@ impl Link {
     /// Writes what waits, as far as the socket takes it.
     pub(super) fn send(&mut self, clock: &Clock) -> After {
         let mut sent = 0;
-        while self.has_output() && self.writable {
+        while self.has_output(clock) && self.writable {
             if sent >= TURN {
                 return After::Again;
             }
-            match self.transport.write(self.machine.output()) {
+            match self.transport.write(self.machine.output(clock)) {
                 Ok(0) => break,
                 Ok(count) => {
                     sent += count;
@@ -238,7 +243,7 @@ impl Link {
                 }
             }
         }
-        if self.has_output() {
+        if self.has_output(clock) {
             let fresh = Writing { started: clock.now(), progressed: clock.now(), bytes: 0 };
             self.writing.get_or_insert(fresh);
             return After::Wait;
@@ -256,8 +261,8 @@ impl Link {
         After::Wait
     }
 
-    fn has_output(&mut self) -> bool {
-        self.transport.wants_write() || self.machine.output().is_some_and(|output| !output.is_empty())
+    fn has_output(&mut self, clock: &Clock) -> bool {
+        self.transport.wants_write() || self.machine.output(clock).is_some_and(|output| !output.is_empty())
     }
 
     fn progress(&mut self, count: usize, clock: &Clock) {
@@ -298,7 +303,7 @@ impl Link {
             Machine::Http2(connection) => connection.tick(clock),
         }
         let finished = self.machine.is_finished() && self.lingering.is_none();
-        if finished || self.has_output() { After::Again } else { After::Wait }
+        if finished || self.has_output(clock) { After::Again } else { After::Wait }
     }
 
     /// Ends the connection in good order.
@@ -370,11 +375,11 @@ impl Machine {
         }
     }
 
-    fn output(&mut self) -> Option<&mut Output> {
+    fn output(&mut self, clock: &Clock) -> Option<&mut Output> {
         match self {
             Machine::Unknown(..) => None,
             Machine::Http1(connection) => Some(connection.output()),
-            Machine::Http2(connection) => Some(connection.output()),
+            Machine::Http2(connection) => Some(connection.output(clock)),
         }
     }
 

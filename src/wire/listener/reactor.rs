@@ -309,6 +309,8 @@ impl Reactor {
                 }
             }
             after = match link.send(&self.clock) {
+                // Sending can bring up the next message of a stream.
+                After::Wait if link.has_request() => After::Again,
                 After::Wait => after,
                 other => other,
             };
