@@ -283,6 +283,24 @@ fn bodies_beyond_the_memory_budget_are_refused() {
 }
 
 #[test]
+fn answers_that_nobody_takes_count() {
+    for (limits, status) in [
+        (Limits { connection_bytes: 50_000, ..Limits::default() }, "429"),
+        (Limits { in_flight_bytes: 50_000, ..Limits::default() }, "503"),
+    ] {
+        let mut peer = Peer::new(limits);
+        peer.send(join(&[settings(&[(4, 0)]), get(1), get(3)]));
+        peer.serve(&Response::new(200, "t/x", vec![b'x'; 30_000]));
+        assert_eq!(peer.read(), "SETTINGS ACK, HEADERS 1 200, HEADERS 3 200");
+        peer.send(get(5));
+        assert_eq!(peer.read(), format!("HEADERS 5 {status} END"));
+        peer.send(reset(1, 8));
+        peer.send(get(7));
+        assert!(peer.connection.next_request().is_some(), "there is room again");
+    }
+}
+
+#[test]
 fn oversize_grpc_messages_get_a_status_not_a_reset() {
     let mut peer = Peer::new(Limits { grpc_message: 1000, ..Limits::default() });
     let call =

@@ -255,8 +255,7 @@ impl Connection {
                     request.body.extend_from_slice(bytes);
                     return Ok(());
                 }
-                Err(Exceeded::Own) => 429,
-                Err(Exceeded::Parent) => 503,
+                Err(exceeded) => exceeded.status(),
             }
         };
         self.refuse_stream(id, status, clock);
@@ -408,6 +407,7 @@ impl Connection {
             request::Reading::Malformed => return self.stream_error(id, ErrorCode::Protocol),
         };
         let refused = if decoded.too_large { Some(431) } else { refused };
+        let refused = refused.or_else(|| self.context.budget.full().map(Exceeded::status));
         let limit = self.context.body_limit(&head);
         let expects_continue = head.headers.get("expect").is_some_and(|value| value == b"100-continue");
         let exchange = if refused.is_none() { Exchange::open(&head, limit, self) } else { None };
