@@ -1,14 +1,15 @@
 //! A server that echoes: the wire without models, for trying clients and for load tests.
 //!
-//! `wire_echo ADDRESS [--inline] [--workers N]`. Any body is answered with itself. gRPC calls echo their message;
-//! `/test/Size` answers as many bytes as the message says in decimal digits, `/test/Fail` fails with it,
-//! `/test/Panic` panics, `/test/Sleep` waits for so many milliseconds.
+//! `wire_echo ADDRESS [--inline] [--workers N] [--connections N] [--tls CERTIFICATE KEY]`. Any body is answered
+//! with itself. gRPC calls echo their message; `/test/Size` answers as many bytes as the message says in decimal
+//! digits, `/test/Fail` fails with it, `/test/Panic` panics, `/test/Sleep` waits for so many milliseconds, and
+//! `/test/Stream` echoes each message of a stream as it comes.
 
 use std::{sync::Arc, thread, time::Duration};
 
 use bytes::Bytes;
 use kinglet::wire::{
-    Bind, Body, Handler, Request, RequestHead, Response, Server, ServerConfig, grpc,
+    Bind, Body, Handler, Request, RequestHead, Response, Server, ServerConfig, Tls, grpc,
     grpc::{Call, Status},
 };
 
@@ -35,6 +36,10 @@ impl Handler for Echo {
             return Response::new(200, "text/plain", format!("{} {}\n", request.method, request.target));
         }
         Response::new(200, "application/octet-stream", request.body)
+    }
+
+    fn answers_each_message(&self, head: &RequestHead) -> bool {
+        head.target == "/test/Stream"
     }
 
     fn run_inline(&self, _: &RequestHead) -> bool {
@@ -64,6 +69,13 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let mut config = ServerConfig { binds: vec![Bind::Tcp(address)], ..ServerConfig::default() };
     if let Some(at) = arguments.iter().position(|argument| argument == "--workers") {
         config.workers = arguments.get(at + 1).ok_or("--workers takes a number")?.parse()?;
+    }
+    if let Some(at) = arguments.iter().position(|argument| argument == "--connections") {
+        config.limits.connections = arguments.get(at + 1).ok_or("--connections takes a number")?.parse()?;
+    }
+    if let Some(at) = arguments.iter().position(|argument| argument == "--tls") {
+        let [certificate, key] = [at + 1, at + 2].map(|at| arguments.get(at).ok_or("--tls takes two files"));
+        config.tls = Some(Tls::new(&std::fs::read(certificate?)?, &std::fs::read(key?)?)?);
     }
     let server = Server::bind(config, Arc::new(Echo { inline }))?;
     Ok(server.run()?)

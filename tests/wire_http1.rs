@@ -575,6 +575,24 @@ fn bodies_beyond_the_memory_budget_are_refused() {
 }
 
 #[test]
+fn answers_that_nobody_takes_count() {
+    let clock = Clock::new();
+    let mut connection = connection(&clock, Limits { connection_bytes: 50, ..limits() });
+    let get = b"GET / HTTP/1.1\r\nHost: h\r\n\r\n";
+    connection.receive(get, &clock);
+    connection.next_request().unwrap();
+    connection.respond(Response::new(200, "t/x", vec![b'x'; 60]), &clock);
+    connection.output().take();
+    connection.output();
+    connection.receive(get, &clock);
+    connection.next_request().expect("what was written is forgotten");
+    connection.respond(Response::new(200, "t/x", vec![b'x'; 60]), &clock);
+    connection.receive(get, &clock);
+    assert!(connection.next_request().is_none());
+    assert!(String::from_utf8(connection.output().take()).unwrap().contains("HTTP/1.1 429 "));
+}
+
+#[test]
 fn bodies_can_be_read_in_place() {
     let clock = Clock::new();
     let mut connection = connection(&clock, limits());

@@ -51,7 +51,7 @@ fn play<'a>(steps: impl Iterator<Item = Vec<&'a [u8]>>) -> String {
             connection.respond(stream, answer(&request), &clock);
         }
         loop {
-            let written = connection.output().take();
+            let written = connection.output(&clock).take();
             if written.is_empty() {
                 break;
             }

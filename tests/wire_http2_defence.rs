@@ -34,7 +34,7 @@ impl Peer {
         let clock = Clock::new();
         let mut connection = Connection::new(Context::new(Arc::new(Nothing), limits), &clock);
         connection.receive(&join(&[PREFACE.to_vec(), settings(&[]), frame(SETTINGS, ACK, 0, [])]), &clock);
-        connection.output().take();
+        connection.output(&clock).take();
         Peer { clock, connection, output: Vec::new() }
     }
 
@@ -51,7 +51,7 @@ impl Peer {
     /// What the server has written since the last call.
     fn read(&mut self) -> String {
         loop {
-            let written = self.connection.output().take();
+            let written = self.connection.output(&self.clock).take();
             if written.is_empty() {
                 break;
             }
@@ -71,7 +71,7 @@ impl Peer {
     fn flood(&mut self, most: usize, bytes: &[u8]) -> Option<usize> {
         (0..most).find(|_| {
             self.send(bytes);
-            self.connection.output();
+            self.connection.output(&self.clock);
             self.connection.is_finished()
         })
     }
@@ -160,7 +160,7 @@ fn a_busy_client_is_not_cut_off() {
             peer.send(join(&[reset(stream, 8), frame(PING, 0, 0, [0; 8])]));
         }
         peer.serve(&answer);
-        peer.connection.output().take();
+        peer.connection.output(&peer.clock).take();
         assert!(!peer.connection.is_finished(), "after {call} calls");
     }
 }
@@ -171,7 +171,7 @@ fn time_refills_the_allowance() {
     for _ in 0..2000 {
         peer.send(frame(PING, 0, 0, [0; 8]).repeat(50));
         peer.wait(1);
-        peer.connection.output().take();
+        peer.connection.output(&peer.clock).take();
         assert!(!peer.connection.is_finished());
     }
 }
@@ -183,7 +183,7 @@ fn a_large_answer_is_paid_for_by_its_own_size() {
     peer.serve(&Response::new(200, "t/x", vec![b'x'; 40 << 20]));
     let mut received = 0;
     while received < 40 << 20 {
-        let written = peer.connection.output().take();
+        let written = peer.connection.output(&peer.clock).take();
         assert!(!written.is_empty() && !peer.connection.is_finished(), "stalled at {received}");
         let mut rest = &written[..];
         while !rest.is_empty() {
@@ -205,7 +205,7 @@ fn output_waits_when_nobody_reads() {
         peer.send(get(2 * stream + 1));
     }
     peer.serve(&Response::new(200, "t/x", vec![b'x'; 10 << 20]));
-    assert!(peer.connection.output().len() < 1 << 20, "frames are made as they can be written");
+    assert!(peer.connection.output(&peer.clock).len() < 1 << 20, "frames are made as they can be written");
     // Nor is a peer read from whose acknowledgements pile up.
     let mut peer = Peer::new(Limits::default());
     let mut sent = 0;
@@ -283,6 +283,24 @@ fn bodies_beyond_the_memory_budget_are_refused() {
 }
 
 #[test]
+fn answers_that_nobody_takes_count() {
+    for (limits, status) in [
+        (Limits { connection_bytes: 50_000, ..Limits::default() }, "429"),
+        (Limits { in_flight_bytes: 50_000, ..Limits::default() }, "503"),
+    ] {
+        let mut peer = Peer::new(limits);
+        peer.send(join(&[settings(&[(4, 0)]), get(1), get(3)]));
+        peer.serve(&Response::new(200, "t/x", vec![b'x'; 30_000]));
+        assert_eq!(peer.read(), "SETTINGS ACK, HEADERS 1 200, HEADERS 3 200");
+        peer.send(get(5));
+        assert_eq!(peer.read(), format!("HEADERS 5 {status} END"));
+        peer.send(reset(1, 8));
+        peer.send(get(7));
+        assert!(peer.connection.next_request().is_some(), "there is room again");
+    }
+}
+
+#[test]
 fn oversize_grpc_messages_get_a_status_not_a_reset() {
     let mut peer = Peer::new(Limits { grpc_message: 1000, ..Limits::default() });
     let call =
@@ -290,7 +308,7 @@ fn oversize_grpc_messages_get_a_status_not_a_reset() {
     peer.send(join(&[call(1), data(1, vec![0; 1005], true), call(3), data(3, vec![0; 1006], false)]));
     assert!(peer.connection.next_request().is_some_and(|(stream, _)| stream == 1));
     assert!(peer.connection.next_request().is_none());
-    let raw = peer.connection.output().take();
+    let raw = peer.connection.output(&peer.clock).take();
     assert!(raw.windows(13).any(|bytes| bytes == b"grpc-status\x018"), "RESOURCE_EXHAUSTED");
 }
 
@@ -324,7 +342,7 @@ fn slow_peers_are_given_up() {
     peer.read();
     for _ in 0..31 {
         peer.send(window(1, 1));
-        peer.connection.output().take();
+        peer.connection.output(&peer.clock).take();
         peer.wait(1);
     }
     assert!(peer.read().ends_with("RST 1 CANCEL"), "a window that opens byte by byte");
@@ -419,7 +437,7 @@ fn answers_have_their_fields_and_trailers() {
     response.headers.push("x-bad", "a\r\nb");
     response.trailers = Some(Headers::new().with("Grpc-Status", "0"));
     peer.serve(&response);
-    let raw = peer.connection.output().take();
+    let raw = peer.connection.output(&peer.clock).take();
     let length = usize::from(raw[2]);
     let headers = Decoder::new(4096, 4096, 100).decode(&raw[9..9 + length]).unwrap().headers;
     let names: Vec<_> = headers.iter().map(|(name, _)| String::from_utf8_lossy(name).into_owned()).collect();
@@ -435,7 +453,7 @@ fn long_header_lists_are_continued() {
     let mut response = Response::empty(200);
     response.headers.push("x-long", "v".repeat(40_000));
     peer.serve(&response);
-    let raw = peer.connection.output().take();
+    let raw = peer.connection.output(&peer.clock).take();
     let mut kinds = Vec::new();
     let mut rest = &raw[..];
     while !rest.is_empty() {

@@ -12,6 +12,7 @@ mod fused;
 mod mapping;
 mod places;
 mod step;
+mod text_bytes;
 
 pub use fact::{Fact, Inferred};
 pub use fused::Fused;
@@ -141,6 +142,8 @@ macro_rules! ops {
 }
 
 pub mod arg_reduce;
+pub mod image;
+pub mod list;
 pub mod binary;
 pub mod boxes;
 pub mod cast;
@@ -149,10 +152,8 @@ pub mod conv;
 pub mod example;
 pub mod gather;
 pub mod generate;
-pub mod image;
 pub mod join;
 pub mod layout;
-pub mod list;
 pub mod lookup;
 pub mod matmul;
 pub mod norm;
@@ -179,7 +180,7 @@ ops! {
     conv::Conv,
     matmul::MatMul,
     pool::Pool,
-    reduce::Reduce, arg_reduce::ArgReduce,
+    reduce::Reduce,
     softmax::Softmax,
     shape::Identity, shape::Reshape, shape::Squeeze, shape::ExpandDims, shape::ShapeOf,
     state::ReadState, state::AssignState,
@@ -199,10 +200,13 @@ ops! {
     text::MapStrings, text::StringJoin, text::ReduceJoin, text::StringSplit, text::Substr, text::StringEqual,
     text::AsString,
     lookup::Lookup,
-    image::DecodeImage,
-    list::Reserve, list::SetItem, list::PushBack,
     control::If, control::While, control::Loop, control::Scan,
     recurrent::Recurrent,
+    arg_reduce::ArgReduce,
+    image::DecodeImage,
+    list::Reserve,
+    list::SetItem,
+    list::PushBack,
 }
 
 /// Checks the number of inputs.
@@ -228,6 +232,65 @@ macro_rules! known_integers {
     };
 }
 pub(crate) use known_integers;
+
+/// Calls `$body` with `$t` bound to the Rust type of a numeric dtype, `u8` standing for `bool`.
+macro_rules! with_element {
+    ($dtype:expr, $t:ident => $body:expr, else $other:expr) => {{
+        use $crate::tensor::DType as D;
+        match $dtype {
+            D::Bool | D::U8 => {
+                type $t = u8;
+                $body
+            }
+            D::U16 => {
+                type $t = u16;
+                $body
+            }
+            D::U32 => {
+                type $t = u32;
+                $body
+            }
+            D::U64 => {
+                type $t = u64;
+                $body
+            }
+            D::I8 => {
+                type $t = i8;
+                $body
+            }
+            D::I16 => {
+                type $t = i16;
+                $body
+            }
+            D::I32 => {
+                type $t = i32;
+                $body
+            }
+            D::I64 => {
+                type $t = i64;
+                $body
+            }
+            D::F16 => {
+                type $t = half::f16;
+                $body
+            }
+            D::BF16 => {
+                type $t = half::bf16;
+                $body
+            }
+            D::F32 => {
+                type $t = f32;
+                $body
+            }
+            D::F64 => {
+                type $t = f64;
+                $body
+            }
+            _ => $other,
+        }
+    }};
+}
+pub(crate) use with_element;
 
 /// An operator's outputs at run time, for [`Run::Tensors`].
 pub type Tensors = Vec<Tensor>;

@@ -19,7 +19,7 @@ pub enum Reduction {
     Set,
     /// Sum.
     Add,
-    /// Difference: what stands there less the update.
+    /// Difference.
     Sub,
     /// Product.
     Mul,
@@ -108,7 +108,7 @@ fn combination<T: Number>(reduction: Reduction) -> fn(T, T) -> T {
     match reduction {
         Reduction::Set => |_, new| new,
         Reduction::Add => T::plus,
-        Reduction::Sub => T::less,
+        Reduction::Sub => |old, new| old.plus(new.times(minus_one())),
         Reduction::Mul => T::times,
         Reduction::Min => |old, new| if new < old { new } else { old },
         Reduction::Max => |old, new| if new > old { new } else { old },

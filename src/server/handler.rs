@@ -45,13 +45,7 @@ impl Surfaces {
     }
 
     /// One request that named a model: in the metrics and, at debug level, in the log.
-    fn record(
-        &self,
-        named: Option<(&'static str, String)>,
-        entrypoint: Entrypoint,
-        code: Code,
-        call: &Call,
-    ) {
+    fn record(&self, named: Option<(&'static str, String)>, entrypoint: Entrypoint, code: Code, call: &Call) {
         let took = call.received.elapsed();
         log::debug!(target: "access", "{} {} {:.3} ms", call.line, code.name(), took.as_secs_f64() * 1e3);
         if let Some((api, model)) = named {
@@ -125,7 +119,6 @@ impl Handler for Surfaces {
             Event::Panicked => self.stats.wire_event("handler_panicked"),
             Event::Received(bytes) => self.stats.bytes(bytes, 0),
             Event::Sent(bytes) => self.stats.bytes(0, bytes),
-            _ => {}
         }
     }
 }

@@ -68,7 +68,7 @@ pub fn run(options: &Options) -> Result<(), ServeError> {
     let surfaces = Arc::new(surfaces(options, &registry, manager.clone(), stats, monitoring));
     let (binds, described) = places::of(options);
     let limits = Limits { require_host: !options.strict, ..Limits::default() };
-    let config = ServerConfig { binds, workers: options.workers, limits };
+    let config = ServerConfig { binds, workers: options.workers, limits, tls: None, require_tls: false };
     let server = Server::bind(config, surfaces.clone()).map_err(|error| {
         ServeError::Wire(
             error,

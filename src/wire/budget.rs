@@ -17,13 +17,23 @@ pub(crate) struct Budget {
     parent: Option<Arc<Budget>>,
 }
 
-/// Why bytes were refused.
+/// Why bytes are refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Exceeded {
     /// The account itself is full: one connection holds too much.
     Own,
     /// The account above it is full: the server holds too much.
     Parent,
+}
+
+impl Exceeded {
+    /// The status that says so: the client holds too much, or the server does.
+    pub(crate) fn status(self) -> u16 {
+        match self {
+            Exceeded::Own => 429,
+            Exceeded::Parent => 503,
+        }
+    }
 }
 
 impl Budget {
@@ -35,6 +45,14 @@ impl Budget {
     /// An account whose bytes count in `parent` too.
     pub(crate) fn within(parent: &Arc<Budget>, limit: usize) -> Arc<Budget> {
         Arc::new(Budget { used: AtomicUsize::new(0), limit, parent: Some(parent.clone()) })
+    }
+
+    /// Which account is full, if one is: answers that nobody takes fill it without asking.
+    pub(crate) fn full(&self) -> Option<Exceeded> {
+        if self.used() >= self.limit {
+            return Some(Exceeded::Own);
+        }
+        self.parent.as_ref().filter(|parent| parent.used() >= parent.limit).map(|_| Exceeded::Parent)
     }
 
     /// Bytes that are held now.
@@ -86,6 +104,9 @@ impl Charge {
 
     /// Holds `bytes` from now on, even beyond the limit: for what exists already, as answers do.
     pub(crate) fn set(&mut self, bytes: usize) {
+        if self.bytes == bytes {
+            return;
+        }
         self.release();
         self.budget.force(bytes);
         if let Some(parent) = &self.budget.parent {
@@ -126,8 +147,10 @@ mod tests {
         second.grow(40).unwrap();
         drop(first);
         assert_eq!((one.used(), server.used()), (0, 40));
+        assert_eq!(two.full(), None);
         second.set(500);
         assert_eq!(server.used(), 500);
+        assert_eq!((two.full(), one.full()), (Some(Exceeded::Own), Some(Exceeded::Parent)));
         drop(second);
         assert_eq!(server.used(), 0);
     }

@@ -32,10 +32,7 @@ pub fn inflate(compressed: &[u8], limit: usize) -> Result<Vec<u8>, GzipError> {
 pub fn deflate(content: &[u8]) -> Vec<u8> {
     let mut encoder = GzEncoder::new(Vec::new(), Compression::fast());
     // Writing into memory cannot fail; if it did, an empty body would not decode, so nothing wrong is sent.
-    match encoder.write_all(content).and_then(|()| encoder.finish()) {
-        Ok(compressed) => compressed,
-        Err(_) => Vec::new(),
-    }
+    encoder.write_all(content).and_then(|()| encoder.finish()).unwrap_or_default()
 }
 
 #[cfg(test)]

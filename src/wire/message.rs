@@ -278,6 +278,14 @@ pub trait Handler: Send + Sync + 'static {
         false
     }
 
+    /// Whether the messages of this gRPC call are answered one by one as they arrive, because its method
+    /// streams. [`Handler::handle`] then sees each message as a request of its own; an error ends the call. On
+    /// HTTP/2 only; other calls are handed up once the client has sent everything.
+    fn answers_each_message(&self, head: &RequestHead) -> bool {
+        let _ = head;
+        false
+    }
+
     /// The answer to a request that the wire refuses: 4xx for its shape or size, 429 and 503 for load.
     /// `head` is absent when it could not be read. gRPC calls are refused with a status instead.
     fn refuse(&self, head: Option<&RequestHead>, status: u16) -> Response {

@@ -17,8 +17,10 @@ pub mod http2;
 mod limits;
 mod listener;
 mod message;
+pub mod multipart;
 mod output;
 pub mod page;
+mod tls;
 
 pub use clock::Clock;
 pub use context::Context;
@@ -27,3 +29,4 @@ pub use limits::Limits;
 pub use listener::{Bind, BoundAddress, Server, ServerConfig, ServerHandle, WireError};
 pub use message::{Body, Cancelled, Event, Handler, Protocol, Request, RequestHead, Response};
 pub use output::Output;
+pub use tls::{Tls, TlsError};

@@ -1,28 +1,31 @@
 //! Writing HTTP/2 frames by hand, and reading those of the server as text.
 
+// Each test program uses its own part of this.
+#![allow(dead_code)]
+
 use kinglet::wire::hpack::Decoder;
 
-pub const DATA: u8 = 0;
-pub const HEADERS: u8 = 1;
-pub const PRIORITY: u8 = 2;
-pub const RST_STREAM: u8 = 3;
-pub const SETTINGS: u8 = 4;
-pub const PUSH_PROMISE: u8 = 5;
-pub const PING: u8 = 6;
-pub const GOAWAY: u8 = 7;
-pub const WINDOW_UPDATE: u8 = 8;
-pub const CONTINUATION: u8 = 9;
+pub(crate) const DATA: u8 = 0;
+pub(crate) const HEADERS: u8 = 1;
+pub(crate) const PRIORITY: u8 = 2;
+pub(crate) const RST_STREAM: u8 = 3;
+pub(crate) const SETTINGS: u8 = 4;
+pub(crate) const PUSH_PROMISE: u8 = 5;
+pub(crate) const PING: u8 = 6;
+pub(crate) const GOAWAY: u8 = 7;
+pub(crate) const WINDOW_UPDATE: u8 = 8;
+pub(crate) const CONTINUATION: u8 = 9;
 
-pub const END_STREAM: u8 = 1;
-pub const ACK: u8 = 1;
-pub const END_HEADERS: u8 = 4;
-pub const PADDED: u8 = 8;
-pub const PRIORITY_FLAG: u8 = 32;
+pub(crate) const END_STREAM: u8 = 1;
+pub(crate) const ACK: u8 = 1;
+pub(crate) const END_HEADERS: u8 = 4;
+pub(crate) const PADDED: u8 = 8;
+pub(crate) const PRIORITY_FLAG: u8 = 32;
 
-pub const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+pub(crate) const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
 /// A frame whose header tells the truth about its payload.
-pub fn frame(kind: u8, flags: u8, stream: u32, payload: impl AsRef<[u8]>) -> Vec<u8> {
+pub(crate) fn frame(kind: u8, flags: u8, stream: u32, payload: impl AsRef<[u8]>) -> Vec<u8> {
     let payload = payload.as_ref();
     let mut bytes = (payload.len() as u32).to_be_bytes()[1..].to_vec();
     bytes.extend([kind, flags]);
@@ -32,7 +35,7 @@ pub fn frame(kind: u8, flags: u8, stream: u32, payload: impl AsRef<[u8]>) -> Vec
 }
 
 /// A header block of literals that are not indexed.
-pub fn block(fields: &[(&str, &str)]) -> Vec<u8> {
+pub(crate) fn block(fields: &[(&str, &str)]) -> Vec<u8> {
     let mut block = Vec::new();
     for (name, value) in fields {
         block.push(0);
@@ -46,29 +49,29 @@ pub fn block(fields: &[(&str, &str)]) -> Vec<u8> {
 }
 
 /// The list of a request to `path`, with more fields.
-pub fn request<'a>(method: &'a str, path: &'a str, more: &[(&'a str, &'a str)]) -> Vec<u8> {
+pub(crate) fn request<'a>(method: &'a str, path: &'a str, more: &[(&'a str, &'a str)]) -> Vec<u8> {
     let mut fields = vec![(":method", method), (":scheme", "http"), (":path", path), (":authority", "h")];
     fields.extend(more);
     block(&fields)
 }
 
-pub fn get(stream: u32) -> Vec<u8> {
+pub(crate) fn get(stream: u32) -> Vec<u8> {
     frame(HEADERS, END_STREAM | END_HEADERS, stream, request("GET", "/", &[]))
 }
 
-pub fn get_path(stream: u32, path: &str) -> Vec<u8> {
+pub(crate) fn get_path(stream: u32, path: &str) -> Vec<u8> {
     frame(HEADERS, END_STREAM | END_HEADERS, stream, request("GET", path, &[]))
 }
 
-pub fn post(stream: u32) -> Vec<u8> {
+pub(crate) fn post(stream: u32) -> Vec<u8> {
     frame(HEADERS, END_HEADERS, stream, request("POST", "/", &[]))
 }
 
-pub fn data(stream: u32, bytes: impl AsRef<[u8]>, end: bool) -> Vec<u8> {
+pub(crate) fn data(stream: u32, bytes: impl AsRef<[u8]>, end: bool) -> Vec<u8> {
     frame(DATA, if end { END_STREAM } else { 0 }, stream, bytes)
 }
 
-pub fn settings(values: &[(u16, u32)]) -> Vec<u8> {
+pub(crate) fn settings(values: &[(u16, u32)]) -> Vec<u8> {
     let payload: Vec<u8> = values
         .iter()
         .flat_map(|(id, value)| [&id.to_be_bytes()[..], &value.to_be_bytes()].concat())
@@ -76,24 +79,24 @@ pub fn settings(values: &[(u16, u32)]) -> Vec<u8> {
     frame(SETTINGS, 0, 0, payload)
 }
 
-pub fn window(stream: u32, increment: u32) -> Vec<u8> {
+pub(crate) fn window(stream: u32, increment: u32) -> Vec<u8> {
     frame(WINDOW_UPDATE, 0, stream, increment.to_be_bytes())
 }
 
-pub fn reset(stream: u32, code: u32) -> Vec<u8> {
+pub(crate) fn reset(stream: u32, code: u32) -> Vec<u8> {
     frame(RST_STREAM, 0, stream, code.to_be_bytes())
 }
 
-pub fn goaway(last: u32, code: u32) -> Vec<u8> {
+pub(crate) fn goaway(last: u32, code: u32) -> Vec<u8> {
     frame(GOAWAY, 0, 0, [last.to_be_bytes(), code.to_be_bytes()].concat())
 }
 
-pub fn priority(stream: u32, dependency: u32) -> Vec<u8> {
+pub(crate) fn priority(stream: u32, dependency: u32) -> Vec<u8> {
     frame(PRIORITY, 0, stream, [&dependency.to_be_bytes()[..], &[16]].concat())
 }
 
 /// Frames in one piece.
-pub fn join(frames: &[Vec<u8>]) -> Vec<u8> {
+pub(crate) fn join(frames: &[Vec<u8>]) -> Vec<u8> {
     frames.concat()
 }
 
@@ -116,7 +119,7 @@ fn code(bytes: &[u8]) -> &'static str {
 }
 
 /// What the server wrote, one phrase per frame. Runs of DATA of one stream become one phrase.
-pub fn transcript(output: &[u8]) -> Vec<String> {
+pub(crate) fn transcript(output: &[u8]) -> Vec<String> {
     let mut decoder = Decoder::new(4096, 1 << 20, 1000);
     let mut phrases = Vec::new();
     let mut rest = output;

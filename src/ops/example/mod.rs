@@ -18,7 +18,8 @@ use std::collections::HashMap;
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct DenseFeature {
     /// Name in the example.
-    pub key: String,
+    #[serde(with = "super::text_bytes")]
+    pub key: Bytes,
     /// `F32`, `I64` or `String`.
     pub dtype: DType,
     /// Dimensions per example. The first may be `None`: as many as the longest example of the batch
@@ -30,7 +31,8 @@ pub struct DenseFeature {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct SparseFeature {
     /// Name in the example.
-    pub key: String,
+    #[serde(with = "super::text_bytes")]
+    pub key: Bytes,
     /// `F32`, `I64` or `String`.
     pub dtype: DType,
 }
@@ -39,7 +41,8 @@ pub struct SparseFeature {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct RaggedFeature {
     /// Name in the example.
-    pub key: String,
+    #[serde(with = "super::text_bytes")]
+    pub key: Bytes,
     /// `F32`, `I64` or `String`.
     pub dtype: DType,
     /// Type of the row splits, `I32` or `I64`.

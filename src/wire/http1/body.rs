@@ -4,7 +4,7 @@
 #![forbid(unsafe_code)]
 
 use crate::wire::{
-    budget::{Charge, Exceeded},
+    budget::Charge,
     context::Context,
     headers::{Headers, is_field_value, is_token},
 };
@@ -233,12 +233,8 @@ fn push_trailer(trailers: &mut Headers, line: &[u8]) -> Result<(), Refused> {
     Ok(())
 }
 
-/// Charges body bytes; 429 is for the connection that holds too much, 503 for the server that does.
 fn charge(charge: &mut Charge, count: usize) -> Result<(), Refused> {
-    charge.grow(count).map_err(|exceeded| match exceeded {
-        Exceeded::Own => Refused(429),
-        Exceeded::Parent => Refused(503),
-    })
+    charge.grow(count).map_err(|exceeded| Refused(exceeded.status()))
 }
 
 #[cfg(test)]

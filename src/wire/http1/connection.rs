@@ -31,6 +31,8 @@ pub struct Connection {
     /// Bytes behind the current request, or the beginning of a head.
     pending: Vec<u8>,
     output: Output,
+    /// The bytes of answers that have not been written.
+    unsent: Charge,
     ready: Option<Request>,
     served: u64,
     skipped: usize,
@@ -69,6 +71,7 @@ impl Connection {
     /// A connection that has just been accepted.
     pub fn new(context: Context, clock: &Clock) -> Connection {
         Connection {
+            unsent: Charge::new(&context.budget),
             context,
             state: State::Idle { first: true },
             pending: Vec::new(),
@@ -134,6 +137,7 @@ impl Connection {
         let last =
             self.draining || self.input_ended || self.served >= self.context.limits.requests_per_connection;
         let asked = Asked { keep_alive: asked.keep_alive && !last, ..*asked };
+        self.unsent.set(self.output.len() + response.body.len());
         let open = response::write(&mut self.output, response, asked, clock.date());
         self.since = clock.now();
         if open {
@@ -147,6 +151,9 @@ impl Connection {
 
     /// The bytes to write.
     pub fn output(&mut self) -> &mut Output {
+        if self.output.is_empty() {
+            self.unsent.set(0);
+        }
         &mut self.output
     }
 
@@ -295,6 +302,9 @@ impl Connection {
             keep_alive,
             trailers: request.headers.has_token("te", "trailers"),
         };
+        if let Some(exceeded) = self.context.budget.full() {
+            return self.refuse_request(&request, asked, Refused(exceeded.status()), clock);
+        }
         let charge = Charge::new(&self.context.budget);
         match Incoming::new(framing, self.context.body_limit(&request), charge) {
             Err(refused) => self.refuse_request(&request, asked, refused, clock),

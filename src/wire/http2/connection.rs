@@ -138,15 +138,24 @@ impl Connection {
         self.active = self.now;
         self.idle_frames.earn(8);
         self.resets.earn(1);
-        self.begin_response(stream, response, clock);
+        if self.streams.get(&stream).is_some_and(|stream| stream.exchange.is_some()) {
+            self.answer_message(stream, response, clock);
+        } else {
+            self.begin_response(stream, response, clock);
+        }
         if self.served >= self.context.limits.requests_per_connection {
             self.shut_down();
         }
     }
 
+    /// Whether [`Connection::next_request`] has one.
+    pub fn has_request(&self) -> bool {
+        !self.ready.is_empty()
+    }
+
     /// The bytes to write.
-    pub fn output(&mut self) -> &mut Output {
-        self.fill_output();
+    pub fn output(&mut self, clock: &Clock) -> &mut Output {
+        self.fill_output(clock);
         &mut self.output
     }
 
@@ -208,7 +217,7 @@ impl Connection {
             return self.fail(ConnectionError(ErrorCode::NoError, "the peer was too slow"));
         }
         let mut slow_requests = Vec::new();
-        let mut slow_readers = Vec::new();
+        let mut silent = Vec::new();
         for (id, stream) in &self.streams {
             match &stream.phase {
                 Phase::Receiving(request) => {
@@ -218,13 +227,14 @@ impl Connection {
                         slow_requests.push(*id);
                     }
                 }
-                Phase::Running => {}
+                Phase::Listening(since) if clock.since(*since) >= limits.idle => silent.push(*id),
+                Phase::Listening(_) | Phase::Running => {}
                 Phase::Sending(sending) => {
                     let stalled = clock.since(sending.progressed) >= limits.write_stall;
                     if stalled
                         || limits.too_slow(sending.sent, clock.since(sending.started), limits.write_stall)
                     {
-                        slow_readers.push(*id);
+                        silent.push(*id);
                     }
                 }
             }
@@ -232,7 +242,7 @@ impl Connection {
         for id in slow_requests {
             self.refuse_stream(id, 408, clock);
         }
-        for id in slow_readers {
+        for id in silent {
             self.reset(id, ErrorCode::Cancel);
         }
         if self.is_idle() && self.life == Life::Open && clock.since(self.active) >= limits.idle {

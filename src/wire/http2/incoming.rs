@@ -15,6 +15,7 @@ use crate::wire::{
 
 use super::{
     connection::{Connection, DRAIN_PING, Life},
+    exchange::Exchange,
     frame::{
         self, ACK, CONTINUATION, ConnectionError, DATA, END_HEADERS, END_STREAM, ErrorCode, FrameHeader,
         GOAWAY, HEADERS, MAX_31_BITS, MAX_FRAME, PADDED, PING, PREFACE, PRIORITY, PRIORITY_FLAG,
@@ -234,6 +235,13 @@ impl Connection {
     /// Adds to a body. A stream that is being refused takes no more; its bytes are dropped.
     fn append(&mut self, id: u32, bytes: &[u8], clock: &Clock) -> Result<(), ConnectionError> {
         let Some(stream) = self.streams.get_mut(&id) else { return Ok(()) };
+        if let Some(exchange) = &mut stream.exchange {
+            if stream.charge.grow(bytes.len()).is_err() || !exchange.append(bytes) {
+                return self.stream_error(id, ErrorCode::EnhanceYourCalm);
+            }
+            self.next_message(id, clock);
+            return Ok(());
+        }
         let Phase::Receiving(request) = &mut stream.phase else { return Ok(()) };
         let length = request.body.len() + bytes.len();
         if request.declared.is_some_and(|declared| length as u64 > declared) {
@@ -247,8 +255,7 @@ impl Connection {
                     request.body.extend_from_slice(bytes);
                     return Ok(());
                 }
-                Err(Exceeded::Own) => 429,
-                Err(Exceeded::Parent) => 503,
+                Err(exceeded) => exceeded.status(),
             }
         };
         self.refuse_stream(id, status, clock);
@@ -269,7 +276,7 @@ impl Connection {
         let half = self.context.limits.stream_window / 2;
         if let Some(stream) = self.streams.get_mut(&id) {
             stream.unacknowledged += length as u32;
-            let wanted = !ends && matches!(stream.phase, Phase::Receiving(_));
+            let wanted = !ends && (stream.exchange.is_some() || matches!(stream.phase, Phase::Receiving(_)));
             if wanted && stream.unacknowledged >= half {
                 stream.receive_window += i64::from(stream.unacknowledged);
                 frame::put_window_update(&mut self.output, id, std::mem::take(&mut stream.unacknowledged));
@@ -400,23 +407,32 @@ impl Connection {
             request::Reading::Malformed => return self.stream_error(id, ErrorCode::Protocol),
         };
         let refused = if decoded.too_large { Some(431) } else { refused };
+        let refused = refused.or_else(|| self.context.budget.full().map(Exceeded::status));
         let limit = self.context.body_limit(&head);
         let expects_continue = head.headers.get("expect").is_some_and(|value| value == b"100-continue");
-        let stream = Stream {
-            ended: end_stream,
-            receive_window: i64::from(self.context.limits.stream_window.min(MAX_31_BITS)),
-            unacknowledged: 0,
-            send_window: i64::from(self.peer.initial_window),
-            head_only: head.method == "HEAD",
-            cancelled: Cancelled::default(),
-            charge: Charge::new(&self.context.budget),
-            phase: Phase::Receiving(Box::new(Receiving {
+        let exchange = if refused.is_none() { Exchange::open(&head, limit, self) } else { None };
+        let head_only = head.method == "HEAD";
+        let phase = if exchange.is_some() {
+            Phase::Listening(self.now)
+        } else {
+            Phase::Receiving(Box::new(Receiving {
                 head,
                 body: Vec::new(),
                 declared,
                 limit,
                 started: self.now,
-            })),
+            }))
+        };
+        let stream = Stream {
+            ended: end_stream,
+            receive_window: i64::from(self.context.limits.stream_window.min(MAX_31_BITS)),
+            unacknowledged: 0,
+            send_window: i64::from(self.peer.initial_window),
+            head_only,
+            cancelled: Cancelled::default(),
+            charge: Charge::new(&self.context.budget),
+            exchange,
+            phase,
         };
         self.streams.insert(id, stream);
         if let Some(status) = refused {
@@ -435,6 +451,10 @@ impl Connection {
     fn end_request(&mut self, id: u32, trailers: Headers, clock: &Clock) -> Result<(), ConnectionError> {
         let Some(stream) = self.streams.get_mut(&id) else { return Ok(()) };
         stream.ended = true;
+        if stream.exchange.is_some() {
+            self.next_message(id, clock);
+            return Ok(());
+        }
         let Phase::Receiving(receiving) = &mut stream.phase else { return Ok(()) };
         let length = receiving.body.len() as u64;
         if receiving.declared.is_some_and(|declared| declared != length) {

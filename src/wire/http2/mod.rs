@@ -6,6 +6,7 @@
 
 mod allowance;
 mod connection;
+mod exchange;
 mod frame;
 mod incoming;
 mod outgoing;

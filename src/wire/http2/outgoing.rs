@@ -6,7 +6,7 @@ use std::collections::VecDeque;
 use crate::wire::{
     clock::Clock,
     headers::{Headers, is_field_value, is_token},
-    message::Response,
+    message::{Body, Response},
     output::Output,
 };
 
@@ -28,36 +28,40 @@ impl Connection {
         let Response { status, headers, body, trailers } = response;
         let has_content = !matches!(status, 100..200 | 204 | 304);
         let length = body.len();
-        let mut block = Vec::with_capacity(128);
-        self.encoder.begin(&mut block);
-        self.encoder.status(status, &mut block);
-        put_fields(&self.encoder, &headers, &mut block);
-        if !headers.contains("date") {
-            self.encoder.field(b"date", clock.date().as_bytes(), &mut block);
-        }
-        if has_content && trailers.is_none() && !headers.contains("grpc-status") {
-            self.encoder.field(b"content-length", length.to_string().as_bytes(), &mut block);
-        }
-        let send_body = has_content && !stream.head_only && length > 0;
-        let pieces: VecDeque<_> = if send_body { body.into_pieces().collect() } else { VecDeque::new() };
-        let left = if send_body { length } else { 0 };
-        let end = left == 0 && trailers.is_none();
-        stream.charge.set(left);
-        stream.phase = Phase::Sending(Sending {
-            pieces,
-            left,
-            trailers,
-            started: clock.now(),
-            progressed: clock.now(),
-            sent: 0,
-            queued: !end,
-        });
-        self.put_block(id, &block, end);
+        let body = if has_content && !stream.head_only { body } else { Body::default() };
+        let end = body.is_empty() && trailers.is_none();
+        let told = has_content && trailers.is_none() && !headers.contains("grpc-status");
+        stream.charge.set(body.len());
+        stream.phase = Phase::Sending(Sending::new(body, trailers, clock.now()));
+        self.put_head(id, status, &headers, told.then_some(length), end, clock);
         if end {
             self.end_response(id);
         } else {
             self.sendable.push_back(id);
         }
+    }
+
+    /// Writes the head of a response.
+    pub(super) fn put_head(
+        &mut self,
+        id: u32,
+        status: u16,
+        headers: &Headers,
+        length: Option<usize>,
+        end_stream: bool,
+        clock: &Clock,
+    ) {
+        let mut block = Vec::with_capacity(128);
+        self.encoder.begin(&mut block);
+        self.encoder.status(status, &mut block);
+        put_fields(&self.encoder, headers, &mut block);
+        if !headers.contains("date") {
+            self.encoder.field(b"date", clock.date().as_bytes(), &mut block);
+        }
+        if let Some(length) = length {
+            self.encoder.field(b"content-length", length.to_string().as_bytes(), &mut block);
+        }
+        self.put_block(id, &block, end_stream);
     }
 
     /// Writes an interim `100 Continue`.
@@ -83,10 +87,10 @@ impl Connection {
     }
 
     /// Makes DATA frames of what may be sent, until enough waits to be written.
-    pub(super) fn fill_output(&mut self) {
+    pub(super) fn fill_output(&mut self, clock: &Clock) {
         while self.output.len() < HIGH_WATER {
             let Some(id) = self.sendable.pop_front() else { return };
-            if !self.send_some(id) {
+            if !self.send_some(id, clock) {
                 // The connection's window is used up: keep the place in the queue.
                 self.sendable.push_front(id);
                 return;
@@ -95,7 +99,7 @@ impl Connection {
     }
 
     /// Sends one frame of a stream; false if the connection's window forbids it.
-    fn send_some(&mut self, id: u32) -> bool {
+    fn send_some(&mut self, id: u32, clock: &Clock) -> bool {
         let Some(stream) = self.streams.get_mut(&id) else { return true };
         let Phase::Sending(sending) = &mut stream.phase else { return true };
         if sending.left > 0 {
@@ -108,7 +112,7 @@ impl Connection {
             }
             let window = usize::try_from(stream.send_window.min(self.send_window)).unwrap_or(0);
             let count = sending.left.min(window).min(self.peer.max_frame).min(LONGEST_DATA);
-            let end = count == sending.left && sending.trailers.is_none();
+            let end = count == sending.left && sending.trailers.is_none() && stream.exchange.is_none();
             frame::put_header(&mut self.output, count, DATA, if end { END_STREAM } else { 0 }, id);
             put_pieces(&mut self.output, &mut sending.pieces, count);
             sending.left -= count;
@@ -121,6 +125,11 @@ impl Connection {
                 self.sendable.push_back(id);
                 return true;
             }
+        }
+        if stream.exchange.is_some() {
+            stream.phase = Phase::Listening(self.now);
+            self.next_message(id, clock);
+            return true;
         }
         if let Some(trailers) = sending.trailers.take() {
             let mut block = Vec::with_capacity(64);

@@ -8,8 +8,10 @@ use bytes::Bytes;
 use crate::wire::{
     budget::Charge,
     headers::Headers,
-    message::{Cancelled, RequestHead},
+    message::{Body, Cancelled, RequestHead},
 };
+
+use super::exchange::Exchange;
 
 /// A stream that is open or half-closed; closed ones are not kept.
 pub(super) struct Stream {
@@ -27,11 +29,15 @@ pub(super) struct Stream {
     pub(super) cancelled: Cancelled,
     /// The bytes of the request, then those of the answer.
     pub(super) charge: Charge,
+    /// Set while the messages of the call are answered one by one.
+    pub(super) exchange: Option<Box<Exchange>>,
 }
 
 pub(super) enum Phase {
     /// The request is not complete.
     Receiving(Box<Receiving>),
+    /// An exchange waits for its next message since then.
+    Listening(Instant),
     /// The request has been handed up.
     Running,
     /// The head of the answer has been written.
@@ -56,6 +62,15 @@ pub(super) struct Sending {
     pub(super) sent: u64,
     /// Stands in the connection's queue of streams that may send.
     pub(super) queued: bool,
+}
+
+impl Sending {
+    /// An answer of which nothing has been sent; it stands in the queue.
+    pub(super) fn new(body: Body, trailers: Option<Headers>, now: Instant) -> Sending {
+        let left = body.len();
+        let pieces = body.into_pieces().collect();
+        Sending { pieces, left, trailers, started: now, progressed: now, sent: 0, queued: true }
+    }
 }
 
 /// How a stream came to its end; decides what a late frame means (RFC 9113, 5.1).

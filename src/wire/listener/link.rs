@@ -2,7 +2,7 @@
 #![forbid(unsafe_code)]
 
 use std::{
-    io::{self, ErrorKind, IoSlice, Read, Write},
+    io::{self, ErrorKind},
     time::{Duration, Instant},
 };
 
@@ -11,11 +11,12 @@ use crate::wire::{
     context::Context,
     http1, http2,
     http2::PREFACE,
-    message::{Event, Request, Response},
+    message::{Event, Protocol, Request, Response},
     output::Output,
+    tls::Tls,
 };
 
-use super::socket::Socket;
+use super::{socket::Socket, transport::Transport};
 
 /// Bytes that one connection may read before others have their turn.
 const TURN: usize = 1 << 20;
@@ -23,13 +24,17 @@ const TURN: usize = 1 << 20;
 const HEAD_READ: usize = 16 << 10;
 /// The least by which a body's buffer grows.
 const BODY_STEP: u64 = 64 << 10;
+/// The first byte of a TLS connection: a record that holds a handshake message.
+const HANDSHAKE: u8 = 0x16;
 /// After an error the peer may still be sending; it gets this long to read the answer.
 const LINGER: Duration = Duration::from_secs(2);
 
 /// A connection as the loop sees it.
 pub(super) struct Link {
-    socket: Socket,
+    transport: Transport,
     machine: Machine,
+    tls: Option<Tls>,
+    require_tls: bool,
     context: Context,
     /// May be read until it would block.
     pub(super) readable: bool,
@@ -73,10 +78,18 @@ pub(super) enum After {
 }
 
 impl Link {
-    pub(super) fn new(socket: Socket, context: Context, clock: &Clock) -> Link {
+    pub(super) fn new(
+        socket: Socket,
+        context: Context,
+        tls: Option<Tls>,
+        require_tls: bool,
+        clock: &Clock,
+    ) -> Link {
         Link {
-            socket,
+            transport: Transport::new(socket),
             machine: Machine::Unknown(Vec::new(), clock.now()),
+            tls,
+            require_tls,
             context,
             readable: true,
             read_closed: false,
@@ -133,12 +146,13 @@ impl Link {
     fn read_once(&mut self, scratch: &mut [u8], clock: &Clock) -> io::Result<usize> {
         if let Machine::Http1(connection) = &mut self.machine
             && self.lingering.is_none()
+            && self.transport.is_plain()
             && let Some((buffer, missing)) = connection.body_buffer()
         {
             // Room for as much as has come already: never for what was merely announced.
             let step = missing.min(BODY_STEP.max(buffer.len() as u64));
             buffer.reserve(usize::try_from(step).unwrap_or(0));
-            let (count, ended) = self.socket.read_into(buffer, step)?;
+            let (count, ended) = self.transport.socket.read_into(buffer, step)?;
             connection.body_filled(count, clock);
             if ended && count > 0 {
                 connection.receive_end();
@@ -146,18 +160,43 @@ impl Link {
             }
             return Ok(count);
         }
-        let most = if matches!(self.machine, Machine::Http2(_)) { scratch.len() } else { HEAD_READ };
+        let bulk = matches!(self.machine, Machine::Http2(_)) || !self.transport.is_plain();
+        let most = if bulk { scratch.len() } else { HEAD_READ };
         let room = scratch.get_mut(..most).unwrap_or_default();
-        let count = self.socket.read(room)?;
+        let count = self.transport.read(room)?;
         let bytes = room.get(..count).unwrap_or_default();
         if count > 0 && self.lingering.is_none() {
-            self.machine.receive(bytes, &self.context, clock);
+            self.begin_tls(bytes)?;
+            self.transport.open(bytes, |content| self.machine.receive(content, &self.context, clock))?;
         }
         if count > 0 && count < most && !self.read_closed {
             // A short read has emptied the socket: what comes later makes a new event.
             self.readable = false;
         }
         Ok(count)
+    }
+
+    /// Decides by the first byte of a connection whether it is a TLS handshake.
+    fn begin_tls(&mut self, bytes: &[u8]) -> io::Result<()> {
+        let fresh = matches!(&self.machine, Machine::Unknown(before, _) if before.is_empty());
+        if !fresh || !self.transport.is_plain() {
+            return Ok(());
+        }
+        match (&self.tls, bytes.first()) {
+            (Some(tls), Some(&HANDSHAKE)) => {
+                self.transport.secure(tls.accept().map_err(io::Error::other)?);
+                self.context.tls = true;
+                Ok(())
+            }
+            (None, Some(&HANDSHAKE)) => Err(self.protocol_error()),
+            (Some(_), _) if self.require_tls => Err(self.protocol_error()),
+            _ => Ok(()),
+        }
+    }
+
+    fn protocol_error(&self) -> io::Error {
+        self.context.record(Event::ProtocolError(Protocol::Http11));
+        ErrorKind::InvalidData.into()
     }
 
     /// A request that is complete, with its stream.
@@ -167,6 +206,11 @@ impl Link {
             Machine::Http1(connection) => connection.next_request().map(|request| (0, request)),
             Machine::Http2(connection) => connection.next_request(),
         }
+    }
+
+    /// Whether [`Link::next_request`] has one.
+    pub(super) fn has_request(&self) -> bool {
+        matches!(&self.machine, Machine::Http2(connection) if connection.has_request())
     }
 
     /// Hands a response to the protocol.
@@ -181,14 +225,12 @@ impl Link {
     /// Writes what waits, as far as the socket takes it.
     pub(super) fn send(&mut self, clock: &Clock) -> After {
         let mut sent = 0;
-        while let Some(output) = self.machine.output().filter(|output| !output.is_empty()) {
-            if !self.writable {
-                break;
-            }
+        while self.has_output(clock) && self.writable {
             if sent >= TURN {
                 return After::Again;
             }
-            match write(&mut self.socket, output) {
+            match self.transport.write(self.machine.output(clock)) {
+                Ok(0) => break,
                 Ok(count) => {
                     sent += count;
                     self.progress(count, clock);
@@ -201,7 +243,7 @@ impl Link {
                 }
             }
         }
-        if self.machine.output().is_some_and(|output| !output.is_empty()) {
+        if self.has_output(clock) {
             let fresh = Writing { started: clock.now(), progressed: clock.now(), bytes: 0 };
             self.writing.get_or_insert(fresh);
             return After::Wait;
@@ -209,7 +251,7 @@ impl Link {
         self.writing = None;
         self.idle_since = clock.now();
         if self.machine.is_finished() && self.lingering.is_none() {
-            self.socket.shut_down();
+            self.transport.shut_down();
             self.lingering = Some(clock.now());
             if !self.readable && self.read_closed {
                 return After::Close;
@@ -217,6 +259,10 @@ impl Link {
             return After::Again;
         }
         After::Wait
+    }
+
+    fn has_output(&mut self, clock: &Clock) -> bool {
+        self.transport.wants_write() || self.machine.output(clock).is_some_and(|output| !output.is_empty())
     }
 
     fn progress(&mut self, count: usize, clock: &Clock) {
@@ -242,7 +288,13 @@ impl Link {
         }
         match &mut self.machine {
             Machine::Unknown(bytes, since) => {
-                let limit = if bytes.is_empty() { limits.first_byte } else { limits.head_time };
+                let limit = if self.transport.is_handshaking() {
+                    limits.handshake
+                } else if bytes.is_empty() {
+                    limits.first_byte
+                } else {
+                    limits.head_time
+                };
                 if clock.since(*since) >= limit {
                     return After::Close;
                 }
@@ -251,8 +303,7 @@ impl Link {
             Machine::Http2(connection) => connection.tick(clock),
         }
         let finished = self.machine.is_finished() && self.lingering.is_none();
-        let waiting = self.machine.output().is_some_and(|output| !output.is_empty());
-        if finished || waiting { After::Again } else { After::Wait }
+        if finished || self.has_output(clock) { After::Again } else { After::Wait }
     }
 
     /// Ends the connection in good order.
@@ -324,11 +375,11 @@ impl Machine {
         }
     }
 
-    fn output(&mut self) -> Option<&mut Output> {
+    fn output(&mut self, clock: &Clock) -> Option<&mut Output> {
         match self {
             Machine::Unknown(..) => None,
             Machine::Http1(connection) => Some(connection.output()),
-            Machine::Http2(connection) => Some(connection.output()),
+            Machine::Http2(connection) => Some(connection.output(clock)),
         }
     }
 
@@ -339,17 +390,4 @@ impl Machine {
             Machine::Http2(connection) => connection.is_finished(),
         }
     }
-}
-
-/// Writes the front of `output` with one system call.
-fn write(socket: &mut Socket, output: &mut Output) -> io::Result<usize> {
-    let mut slices = [IoSlice::new(&[]); 32];
-    let filled = output.slices(&mut slices);
-    let count = match slices.get(..filled) {
-        Some([single]) => socket.write(single)?,
-        Some(several) => socket.write_vectored(several)?,
-        None => 0,
-    };
-    output.advance(count);
-    Ok(count)
 }

@@ -8,6 +8,7 @@
 mod link;
 mod reactor;
 mod socket;
+mod transport;
 mod workers;
 
 use std::{
@@ -20,9 +21,9 @@ use std::{
 use mio::Waker;
 use thiserror::Error;
 
-use super::{limits::Limits, message::Handler};
+use super::{limits::Limits, message::Handler, tls::Tls};
 
-use reactor::{Reactor, WAKE};
+use reactor::{Reactor, Settings, WAKE};
 use socket::Listener;
 use workers::Workers;
 
@@ -37,12 +38,16 @@ pub struct ServerConfig {
     pub workers: usize,
     /// What peers may use.
     pub limits: Limits,
+    /// Offers TLS; without it, connections that begin with a TLS handshake are closed.
+    pub tls: Option<Tls>,
+    /// Whether connections without TLS are closed, if TLS is offered; else one port serves both.
+    pub require_tls: bool,
 }
 
 impl Default for ServerConfig {
     fn default() -> ServerConfig {
         let workers = std::thread::available_parallelism().map_or(1, usize::from);
-        ServerConfig { binds: Vec::new(), workers, limits: Limits::default() }
+        ServerConfig { binds: Vec::new(), workers, limits: Limits::default(), tls: None, require_tls: false }
     }
 }
 
@@ -89,7 +94,15 @@ impl Server {
         let waiting = config.limits.queued_per_worker.saturating_mul(config.workers.max(1));
         let (workers, threads) = Workers::start(config.workers, waiting, handler.clone(), waker)?;
         let stop = Stop::default();
-        let reactor = Reactor::new(poll, listeners, config.limits, handler, workers.clone(), stop.clone())?;
+        let settings = Settings {
+            limits: Arc::new(config.limits),
+            handler,
+            workers: workers.clone(),
+            stop: stop.clone(),
+            tls: config.tls,
+            require_tls: config.require_tls,
+        };
+        let reactor = Reactor::new(poll, listeners, settings)?;
         Ok(Server { reactor, addresses, stop, workers, threads })
     }
 

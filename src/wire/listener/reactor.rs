@@ -20,6 +20,7 @@ use crate::wire::{
     limits::Limits,
     message::{Event, Handler},
     output::Output,
+    tls::Tls,
 };
 
 use super::{
@@ -62,12 +63,19 @@ pub(super) struct Reactor {
     ticked: Instant,
     /// Kept so that there is a descriptor to accept, and close, with when no other is left.
     reserve: Option<File>,
-    limits: Arc<Limits>,
     budget: Arc<Budget>,
-    handler: Arc<dyn Handler>,
-    workers: Arc<Workers>,
-    stop: Stop,
+    settings: Settings,
     stopping: Option<Instant>,
+}
+
+/// What the loop is given and does not change.
+pub(super) struct Settings {
+    pub(super) limits: Arc<Limits>,
+    pub(super) handler: Arc<dyn Handler>,
+    pub(super) workers: Arc<Workers>,
+    pub(super) stop: Stop,
+    pub(super) tls: Option<Tls>,
+    pub(super) require_tls: bool,
 }
 
 /// A place for a connection; the generation tells apart those that have used it.
@@ -78,14 +86,7 @@ struct Slot {
 }
 
 impl Reactor {
-    pub(super) fn new(
-        poll: Poll,
-        mut listeners: Vec<Listener>,
-        limits: Limits,
-        handler: Arc<dyn Handler>,
-        workers: Arc<Workers>,
-        stop: Stop,
-    ) -> io::Result<Reactor> {
+    pub(super) fn new(poll: Poll, mut listeners: Vec<Listener>, settings: Settings) -> io::Result<Reactor> {
         for (number, listener) in listeners.iter_mut().enumerate() {
             listener.register(poll.registry(), Token(FIRST_LISTENER + number))?;
         }
@@ -103,11 +104,8 @@ impl Reactor {
             ticked: clock.now(),
             clock,
             reserve: File::open("/dev/null").ok(),
-            budget: Budget::new(limits.in_flight_bytes),
-            limits: Arc::new(limits),
-            handler,
-            workers,
-            stop,
+            budget: Budget::new(settings.limits.in_flight_bytes),
+            settings,
             stopping: None,
         })
     }
@@ -203,14 +201,14 @@ impl Reactor {
 
     fn open_link(&mut self, mut socket: Socket, peer: Option<SocketAddr>, local_port: Option<u16>) {
         let context = Context {
-            limits: self.limits.clone(),
-            handler: self.handler.clone(),
-            budget: Budget::within(&self.budget, self.limits.connection_bytes),
+            limits: self.settings.limits.clone(),
+            handler: self.settings.handler.clone(),
+            budget: Budget::within(&self.budget, self.settings.limits.connection_bytes),
             peer,
             local_port,
             tls: false,
         };
-        if self.open >= self.limits.connections && !self.shed(1) {
+        if self.open >= self.settings.limits.connections && !self.shed(1) {
             return self.turn_away(&mut socket, &context);
         }
         let slot = self.free.pop().unwrap_or_else(|| {
@@ -222,9 +220,10 @@ impl Reactor {
             self.free.push(slot);
             return;
         }
-        self.handler.record(Event::ConnectionOpened);
+        self.settings.handler.record(Event::ConnectionOpened);
         if let Some(place) = self.links.get_mut(slot) {
-            let mut link = Link::new(socket, context, &self.clock);
+            let mut link =
+                Link::new(socket, context, self.settings.tls.clone(), self.settings.require_tls, &self.clock);
             enqueue(&mut self.ready, &mut link, slot);
             place.link = Some(link);
             self.open += 1;
@@ -233,7 +232,7 @@ impl Reactor {
 
     /// Tells a connection beyond the limit that the server is full.
     fn turn_away(&self, socket: &mut Socket, context: &Context) {
-        self.handler.record(Event::ConnectionRefused);
+        self.settings.handler.record(Event::ConnectionRefused);
         let mut output = Output::default();
         http1::write_refusal(&mut output, context, 503, &self.clock);
         // One attempt: the answer is far smaller than the buffer of a fresh socket.
@@ -247,7 +246,7 @@ impl Reactor {
             return true;
         }
         log::warn!("out of file descriptors: a connection is turned away");
-        self.handler.record(Event::ConnectionRefused);
+        self.settings.handler.record(Event::ConnectionRefused);
         self.reserve = None;
         let accepted = self.listeners.get(listener).is_some_and(|listener| listener.accept().is_ok());
         self.reserve = File::open("/dev/null").ok();
@@ -272,7 +271,7 @@ impl Reactor {
 
     fn take_responses(&mut self) {
         let mut done = std::mem::take(&mut self.done);
-        self.workers.take_done(&mut done);
+        self.settings.workers.take_done(&mut done);
         for Done { origin, response } in done.drain(..) {
             let Some(place) = self.links.get_mut(origin.slot) else { continue };
             if let Some(link) = place.link.as_mut().filter(|_| place.generation == origin.generation) {
@@ -293,14 +292,15 @@ impl Reactor {
         if after != After::Close {
             let mut inline = 0;
             while let Some((stream, mut request)) = link.next_request() {
-                let cheap = inline < INLINE && request.with_head(|head| self.handler.run_inline(head));
+                let cheap =
+                    inline < INLINE && request.with_head(|head| self.settings.handler.run_inline(head));
                 let response = if cheap {
                     inline += 1;
-                    Some(workers::call(&*self.handler, request))
+                    Some(workers::call(&*self.settings.handler, request))
                 } else {
                     let origin = Origin { slot, generation, stream };
-                    self.workers.submit(origin, request).err().map(|mut request| {
-                        self.handler.record(Event::RequestRefused(503));
+                    self.settings.workers.submit(origin, request).err().map(|mut request| {
+                        self.settings.handler.record(Event::RequestRefused(503));
                         request.with_head(|head| link.context().refuse(Some(head), 503))
                     })
                 };
@@ -309,6 +309,8 @@ impl Reactor {
                 }
             }
             after = match link.send(&self.clock) {
+                // Sending can bring up the next message of a stream.
+                After::Wait if link.has_request() => After::Again,
                 After::Wait => after,
                 other => other,
             };
@@ -327,7 +329,7 @@ impl Reactor {
             place.generation += 1;
             self.free.push(slot);
             self.open -= 1;
-            self.handler.record(Event::ConnectionClosed);
+            self.settings.handler.record(Event::ConnectionClosed);
         }
     }
 
@@ -347,7 +349,7 @@ impl Reactor {
     }
 
     fn begin_stopping(&mut self) {
-        let Some(deadline) = self.stop.get() else { return };
+        let Some(deadline) = self.settings.stop.get() else { return };
         let first = self.stopping.is_none();
         self.stopping = Some(deadline);
         if !first {

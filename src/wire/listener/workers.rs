@@ -91,10 +91,10 @@ impl Workers {
     }
 
     /// Queues a request; gives it back if the queue is full.
-    pub(super) fn submit(&self, origin: Origin, request: Request) -> Result<(), Request> {
+    pub(super) fn submit(&self, origin: Origin, request: Request) -> Result<(), Box<Request>> {
         let mut jobs = lock(&self.jobs);
         if jobs.queue.len() >= jobs.limit {
-            return Err(request);
+            return Err(Box::new(request));
         }
         jobs.queue.push_back(Job { origin, request });
         let idle = jobs.idle > 0;

@@ -61,20 +61,20 @@ fn features(
     }
     let dense = dense_keys.into_iter().zip(dense_types).zip(shapes).map(|((key, dtype), shape)| {
         let shape = partial_shape(shape).ok_or("a dense feature has an unknown rank")?;
-        Ok(DenseFeature { key: text(&key)?, dtype, shape })
+        Ok(DenseFeature { key: key.into(), dtype, shape })
     });
     let op = ParseExample {
         sparse: sparse_keys
             .into_iter()
             .zip(sparse_types)
-            .map(|(key, dtype)| Ok(SparseFeature { key: text(&key)?, dtype }))
+            .map(|(key, dtype)| Ok(SparseFeature { key: key.into(), dtype }))
             .collect::<Result<_, Stop>>()?,
         dense: dense.collect::<Result<_, Stop>>()?,
         ragged: ragged_keys
             .into_iter()
             .zip(ragged_types)
             .zip(split_types)
-            .map(|((key, dtype), splits)| Ok(RaggedFeature { key: text(&key)?, dtype, splits }))
+            .map(|((key, dtype), splits)| Ok(RaggedFeature { key: key.into(), dtype, splits }))
             .collect::<Result<_, Stop>>()?,
     };
     let serialized = n.tensor(i, 0)?;
@@ -108,9 +108,4 @@ fn types(n: &Node<'_>, attribute: &str, expected: usize) -> Result<Vec<DType>, S
     let dtype =
         |&tag: &i32| dtype_of(tag).ok_or_else(|| format!("element type {tag} is not supported").into());
     tags.iter().map(dtype).collect()
-}
-
-/// A feature's name, which protobuf keeps as UTF-8.
-fn text(key: &Bytes) -> Result<String, Stop> {
-    Ok(str::from_utf8(key).map_err(|_| "the name of a feature is not UTF-8")?.to_owned())
 }
