@@ -83,7 +83,8 @@ fn made_up(signature: &LoadedSignature) -> Option<BTreeMap<String, Tensor>> {
         match input.dtype {
             DType::String => None,
             DType::F32 => {
-                let values: Vec<f32> = (0..dims.iter().product()).map(|at| (at % 7) as f32 / 7.0 - 0.3).collect();
+                let values: Vec<f32> =
+                    (0..dims.iter().product()).map(|at| (at % 7) as f32 / 7.0 - 0.3).collect();
                 Tensor::from_slice(dims, &values).ok()
             }
             other => Tensor::zeros(other, dims).ok(),
