@@ -1,7 +1,6 @@
-//! The surface over fake models: every rule, and the recorded cases that need no real model.
+//! The surface over fake models: the rules that no recorded case (tests/rest_conformance.rs) covers.
 
 mod models;
-mod recorded;
 mod rules;
 
 use super::{Config, TfsRest};

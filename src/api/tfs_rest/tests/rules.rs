@@ -1,4 +1,4 @@
-//! Rules that no recorded case covers, and hostile input.
+//! Rules by their texts, and hostile input.
 
 use super::{answer, ask, models, surface};
 use crate::{
