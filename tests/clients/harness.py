@@ -138,6 +138,7 @@ class Server:
         except subprocess.TimeoutExpired:
             self.process.kill()
             self.process.wait()
+        self.log.close()
 
     # Calls with little to fill in.
 
