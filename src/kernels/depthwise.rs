@@ -336,7 +336,7 @@ unsafe fn tile_channels<
                 from = from.wrapping_add(channels);
             }
         }
-        if COMPLETE && channel % 16 == 0 {
+        if COMPLETE && channel.is_multiple_of(16) {
             let next = line.top + line.rows.end * conv.dilation[0] - conv.pad_top;
             let pixel = (next * conv.in_width + column * STRIDE) * channels + channel;
             let mut from = line.x.wrapping_add(pixel).wrapping_add((WIDTH - conv.pad_left) * channels);

@@ -117,7 +117,7 @@ mod tests {
     fn the_checksum_is_tensorflow_s() {
         // 0xe3069283 is the check value of CRC-32C; the mask is that of crc32c.h.
         let crc = 0xe306_9283_u32;
-        assert_eq!(masked_crc(b"123456789"), ((crc >> 15) | (crc << 17)).wrapping_add(0xa282_ead8));
+        assert_eq!(masked_crc(b"123456789"), crc.rotate_right(15).wrapping_add(0xa282_ead8));
     }
 
     #[test]

@@ -32,7 +32,7 @@ impl Operator for Cast {
             return Ok(Step::alias());
         }
         let unsupported = || OpError::unsupported(format!("Cast {from} to {} is not supported", self.to));
-        Ok(match from {
+        match from {
             DType::Bool => read::<Bool>(self.to),
             DType::U8 => read::<u8>(self.to),
             DType::U16 => read::<u16>(self.to),
@@ -48,7 +48,7 @@ impl Operator for Cast {
             DType::F64 => read::<f64>(self.to),
             _ => None,
         }
-        .ok_or_else(unsupported)?)
+        .ok_or_else(unsupported)
     }
 }
 

@@ -142,8 +142,6 @@ macro_rules! ops {
 }
 
 pub mod arg_reduce;
-pub mod image;
-pub mod list;
 pub mod binary;
 pub mod boxes;
 pub mod cast;
@@ -152,8 +150,10 @@ pub mod conv;
 pub mod example;
 pub mod gather;
 pub mod generate;
+pub mod image;
 pub mod join;
 pub mod layout;
+pub mod list;
 pub mod lookup;
 pub mod matmul;
 pub mod norm;

@@ -67,8 +67,8 @@ fn write_special(value: f64, out: &mut Vec<u8>) {
     out.extend_from_slice(match value {
         zero if zero == 0.0 && zero.is_sign_negative() => b"-0.0",
         zero if zero == 0.0 => b"0.0",
-        infinity if infinity == f64::INFINITY => b"Infinity",
-        infinity if infinity == f64::NEG_INFINITY => b"-Infinity",
+        f64::INFINITY => b"Infinity",
+        f64::NEG_INFINITY => b"-Infinity",
         _ => b"NaN",
     });
 }
@@ -102,7 +102,7 @@ impl<const PRECISION: u32> Exact<PRECISION> {
         // floor(log10) of the value, or one less: both factors are log10(2), rounded downwards for
         // the product.
         let top = exponent + 63 - significand.leading_zeros() as i32;
-        let estimate = if top >= 0 { top * 1233 >> 12 } else { top * 315_653 >> 20 };
+        let estimate = if top >= 0 { (top * 1233) >> 12 } else { (top * 315_653) >> 20 };
         let power = estimate - (PRECISION as i32 - 1);
         let five = *FIVES.get(power.unsigned_abs() as usize)?;
         let (integer, rest) = if power <= 0 {

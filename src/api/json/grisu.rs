@@ -52,7 +52,7 @@ fn power_for(exponent: i32) -> (i32, Scaled) {
     let index = (wanted >> 3) + 1;
     let power_of_ten = index * 8 - 348;
     let significand = usize::try_from(index).ok().and_then(|at| POWERS.get(at)).copied().unwrap_or(1 << 63);
-    (power_of_ten, Scaled { significand, exponent: (power_of_ten * 217_706 >> 16) - 63 })
+    (power_of_ten, Scaled { significand, exponent: ((power_of_ten * 217_706) >> 16) - 63 })
 }
 
 /// The fewest digits of `high` that leave less than `delta`, moved towards the value, which lies

@@ -478,9 +478,9 @@ fn rapid_double(text: &[u8], start: usize) -> Option<f64> {
         _ => format!("1e{power}").parse().unwrap_or(f64::INFINITY),
     };
     Some(match power {
-        ..-616 => 0.0,
-        ..-308 => value / ten(308) / ten(-308 - power),
-        ..0 => value / ten(-power),
+        ..=-617 => 0.0,
+        -616..=-309 => value / ten(308) / ten(-308 - power),
+        -308..=-1 => value / ten(-power),
         _ => value * ten(power),
     })
 }

@@ -188,7 +188,7 @@ mod tests {
             let values = values.iter().map(|value| Bytes::from_static(value.as_bytes())).collect();
             Tensor::from_strings([values_len(&values)], values).unwrap()
         };
-        fn values_len(values: &Vec<Bytes>) -> usize {
+        fn values_len(values: &[Bytes]) -> usize {
             values.len()
         }
         let joined = join(&[&strings(&["a"]), &strings(&["b", "c"])], 4).unwrap();
