@@ -26,6 +26,11 @@ const STORED: &[&str] = &[
 
 fn main() -> io::Result<()> {
     println!("cargo:rerun-if-changed=proto");
+    let is = |name: &str, value: &str| env::var(name).is_ok_and(|found| found == value);
+    if is("PROFILE", "release") && is("CARGO_CFG_TARGET_ARCH", "x86_64") {
+        // Functions that came out alike are kept once; the linker is the toolchain's own lld.
+        println!("cargo:rustc-link-arg-bins=-Wl,--icf=all");
+    }
     let out = PathBuf::from(env::var_os("OUT_DIR").ok_or_else(|| io::Error::other("OUT_DIR is not set"))?);
     let served = protox::compile(SERVED, ["proto"]).map_err(io::Error::other)?;
     fs::write(out.join("served.bin"), without_comments(served).encode_to_vec())?;

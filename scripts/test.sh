@@ -4,7 +4,7 @@ set -eu
 cd "$(dirname "$0")/.."
 
 cargo build --release
-cargo test --quiet
+cargo test --quiet --all-features
 
 if [ -x scripts/client-venv.sh ]; then
     venv=${KINGLET_CLIENT_VENV:-.venv}

@@ -20,6 +20,10 @@ mod message;
 pub mod multipart;
 mod output;
 pub mod page;
+#[cfg(feature = "tls")]
+mod tls;
+#[cfg(not(feature = "tls"))]
+#[path = "no_tls.rs"]
 mod tls;
 
 pub use clock::Clock;

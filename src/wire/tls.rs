@@ -5,8 +5,9 @@
 
 use std::sync::{Arc, PoisonError, RwLock};
 
+pub(super) use rustls::ServerConnection;
 use rustls::{
-    RootCertStore, ServerConfig, ServerConnection,
+    RootCertStore, ServerConfig,
     crypto::{CryptoProvider, ring},
     pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject},
     server::{ClientHello, ResolvesServerCert, WebPkiClientVerifier},

@@ -17,7 +17,7 @@ use std::{
 };
 
 /// The folder of shared models; `None`, said loudly, where it is absent.
-pub fn shared() -> Option<PathBuf> {
+pub(crate) fn shared() -> Option<PathBuf> {
     let default = Path::new(env!("CARGO_MANIFEST_DIR")).join("../shared");
     let path = env::var_os("KINGLET_SHARED").map_or(default, PathBuf::from);
     if path.join("models").is_dir() {
@@ -28,7 +28,7 @@ pub fn shared() -> Option<PathBuf> {
 }
 
 /// The outputs of a signature by alias; inputs by alias too.
-pub fn run(
+pub(crate) fn run(
     signature: &LoadedSignature,
     inputs: &BTreeMap<String, Tensor>,
 ) -> Result<BTreeMap<String, Tensor>, GraphError> {
@@ -47,7 +47,7 @@ pub fn run(
 
 /// Fails unless dtype and shape are the same, integers and strings too, and floats are within
 /// `tolerance`, absolutely below 1 and relatively above.
-pub fn assert_close(name: &str, expected: &Tensor, found: &Tensor, tolerance: f64) {
+pub(crate) fn assert_close(name: &str, expected: &Tensor, found: &Tensor, tolerance: f64) {
     assert_eq!((expected.dtype(), expected.shape()), (found.dtype(), found.shape()), "{name}");
     let floats = |tensor: &Tensor| -> Option<Vec<f64>> {
         match tensor.dtype() {
@@ -70,7 +70,7 @@ pub fn assert_close(name: &str, expected: &Tensor, found: &Tensor, tolerance: f6
 }
 
 /// The arrays of an `.npz` file by name.
-pub fn read_npz(path: &Path) -> BTreeMap<String, Tensor> {
+pub(crate) fn read_npz(path: &Path) -> BTreeMap<String, Tensor> {
     let file = std::fs::read(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
     let u16_at = |at: usize| usize::from(u16::from_le_bytes([file[at], file[at + 1]]));
     let u32_at =

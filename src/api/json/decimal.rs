@@ -65,8 +65,8 @@ pub(super) fn write_shortest(value: f64, reads_back: impl Fn(f64) -> bool, out: 
 #[cold]
 fn write_special(value: f64, out: &mut Vec<u8>) {
     out.extend_from_slice(match value {
-        zero if zero == 0.0 && zero.is_sign_negative() => b"-0.0",
-        zero if zero == 0.0 => b"0.0",
+        0.0 if value.is_sign_negative() => b"-0.0",
+        0.0 => b"0.0",
         f64::INFINITY => b"Infinity",
         f64::NEG_INFINITY => b"-Infinity",
         _ => b"NaN",

@@ -185,12 +185,10 @@ mod tests {
     #[test]
     fn strings() {
         let strings = |values: &[&'static str]| {
-            let values = values.iter().map(|value| Bytes::from_static(value.as_bytes())).collect();
-            Tensor::from_strings([values_len(&values)], values).unwrap()
+            let values: Vec<Bytes> =
+                values.iter().map(|value| Bytes::from_static(value.as_bytes())).collect();
+            Tensor::from_strings([values.len()], values).unwrap()
         };
-        fn values_len(values: &[Bytes]) -> usize {
-            values.len()
-        }
         let joined = join(&[&strings(&["a"]), &strings(&["b", "c"])], 4).unwrap();
         assert_eq!(joined, strings(&["a", "b", "c", "a"]));
         assert_eq!(cut(&joined, 1, 2).unwrap(), strings(&["b", "c"]));

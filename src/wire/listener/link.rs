@@ -177,6 +177,7 @@ impl Link {
     }
 
     /// Decides by the first byte of a connection whether it is a TLS handshake.
+    #[cfg_attr(not(feature = "tls"), allow(unreachable_code))]
     fn begin_tls(&mut self, bytes: &[u8]) -> io::Result<()> {
         let fresh = matches!(&self.machine, Machine::Unknown(before, _) if before.is_empty());
         if !fresh || !self.transport.is_plain() {

@@ -6,9 +6,7 @@
 
 use std::io::{self, BufRead, ErrorKind, IoSlice, Read, Write};
 
-use rustls::ServerConnection;
-
-use crate::wire::output::Output;
+use crate::wire::{output::Output, tls::ServerConnection};
 
 use super::socket::Socket;
 
