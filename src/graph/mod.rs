@@ -1,8 +1,8 @@
 //! The intermediate representation: values and nodes in execution order, from any format.
 //!
 //! A [`Graph`] is plain data, made by an importer through [`Builder`], simplified by [`passes`],
-//! and handed to a [`Backend`]. The backend of this crate plans it per input shapes ([`plan`]) and
-//! runs the plans ([`run`]).
+//! and handed to a [`Backend`]. The backend of this crate plans it per input shapes (`plan`) and
+//! runs the plans (`run`).
 #![forbid(unsafe_code)]
 
 mod arena;

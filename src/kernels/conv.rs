@@ -4,7 +4,7 @@
 //! per kernel position (tap). [`product`](super::product) takes such rows as they are: a pointer per tap, to a row of
 //! zeros where the tap falls into the padding. A 1x1 convolution is a plain product. With few input channels a
 //! whole kernel row is one tap, for its pixels are neighbours in memory. One group per channel goes to
-//! [`depthwise`](super::depthwise); other groups are products side by side.
+//! [`depthwise`]; other groups are products side by side.
 
 use super::depthwise::{self, PackedDepthwise};
 use super::error::{KernelError, expect_length, product as size_of_product};

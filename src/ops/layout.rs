@@ -1,6 +1,6 @@
 //! Operators that put the same elements in another order.
 //!
-//! Images are NHWC. All are [`Mapping`]s, so every dtype works, strings included.
+//! Images are NHWC. All are `Mapping`s, so every dtype works, strings included.
 
 use super::{
     Fact, Inferred, Lower, OpError, Operator, Step,

@@ -1,7 +1,7 @@
 //! Operators: what each computes, independent of where a model came from.
 //!
 //! An operator is a payload struct with its attributes that implements [`Operator`], and one word
-//! in the [`ops!`] list below, which makes it a variant of [`Op`]. Importers decompose a format's
+//! in the `ops!` list below, which makes it a variant of [`Op`]. Importers decompose a format's
 //! operators into these; planning asks them for shapes and for a [`Step`] to run.
 #![forbid(unsafe_code)]
 

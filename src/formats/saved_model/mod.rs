@@ -1,6 +1,6 @@
 //! TensorFlow's SavedModel: a graph (`saved_model.pb`) and a checkpoint (`variables/`).
 //!
-//! [`load`] picks the meta graph by its tags, restores variables by importing the saver's restore
+//! `load` picks the meta graph by its tags, restores variables by importing the saver's restore
 //! operation, runs the initialiser, and then imports each signature from its outputs back to its
 //! inputs. Functions are inlined, variables that no signature assigns become constants.
 
