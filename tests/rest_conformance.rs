@@ -85,7 +85,7 @@ fn replay_all(strict: bool, exceptions: &[(&str, &str)]) {
         }
     }
     for (level, (good, all)) in &passed {
-        println!("{}: {good} of {all} {level} cases agree", if strict { "strict" } else { "default" });
+        eprintln!("{}: {good} of {all} {level} cases agree", if strict { "strict" } else { "default" });
     }
     assert!(failures.is_empty(), "{} fail:\n{}", failures.len(), failures.join("\n"));
 }

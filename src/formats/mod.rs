@@ -3,6 +3,7 @@
 #![forbid(unsafe_code)]
 
 pub mod built_in;
+mod data_type;
 mod definition;
 mod describe;
 mod error;
@@ -10,6 +11,7 @@ mod identity;
 pub mod safetensors;
 pub mod saved_model;
 
+pub use data_type::{data_type, dtype_of};
 pub use describe::describe;
 pub use error::{FormatError, MissingOperator, MissingOperators};
 

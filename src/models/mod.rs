@@ -6,7 +6,6 @@
 mod assemble;
 mod batch;
 mod config;
-mod data_type;
 mod error;
 mod example;
 #[cfg(test)]
@@ -27,9 +26,9 @@ pub(crate) mod testing;
 pub mod textproto;
 pub mod warmup;
 
+pub use crate::formats::{data_type, dtype_of};
 pub use batch::{BatchParameters, Scheduler, batched};
 pub use config::{ModelConfig, ModelsConfig, VersionPolicy};
-pub use data_type::{data_type, dtype_of};
 pub use error::{Code, Error};
 pub use example::{Class, classify, regress};
 pub use loader::Loader;

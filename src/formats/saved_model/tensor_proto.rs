@@ -1,7 +1,8 @@
 //! TensorFlow's tensor messages and element types, as constants and signatures hold them.
 
 use crate::{
-    proto::tensorflow::{DataType, TensorProto, TensorShapeProto},
+    formats,
+    proto::tensorflow::{TensorProto, TensorShapeProto},
     tensor::{Buffer, Bytes, DType, Element, Shape, Tensor, TensorError},
 };
 use half::{bf16, f16};
@@ -42,25 +43,7 @@ pub enum TensorProtoError {
 /// for resources, variants, quantised types and numbers that mean nothing.
 pub fn dtype_of(tag: i32) -> Option<DType> {
     let tag = if tag > REFERENCE { tag - REFERENCE } else { tag };
-    Some(match DataType::try_from(tag).ok()? {
-        DataType::DtBool => DType::Bool,
-        DataType::DtUint8 => DType::U8,
-        DataType::DtUint16 => DType::U16,
-        DataType::DtUint32 => DType::U32,
-        DataType::DtUint64 => DType::U64,
-        DataType::DtInt8 => DType::I8,
-        DataType::DtInt16 => DType::I16,
-        DataType::DtInt32 => DType::I32,
-        DataType::DtInt64 => DType::I64,
-        DataType::DtHalf => DType::F16,
-        DataType::DtBfloat16 => DType::BF16,
-        DataType::DtFloat => DType::F32,
-        DataType::DtDouble => DType::F64,
-        DataType::DtComplex64 => DType::Complex64,
-        DataType::DtComplex128 => DType::Complex128,
-        DataType::DtString => DType::String,
-        _ => return None,
-    })
+    formats::dtype_of(tag)
 }
 
 /// Dimensions, `None` for an unknown one; `None` altogether for an unknown rank.
@@ -164,7 +147,7 @@ fn strings(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::proto::tensorflow::tensor_shape_proto::Dim;
+    use crate::proto::tensorflow::{DataType, tensor_shape_proto::Dim};
 
     fn message(dtype: DataType, dims: &[i64]) -> TensorProto {
         let dim = dims.iter().map(|&size| Dim { size, ..Dim::default() }).collect();
