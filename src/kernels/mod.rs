@@ -9,6 +9,7 @@
     reason = "register tiles are indexed by row and vector, as they are thought of"
 )]
 
+mod attention;
 mod axis;
 mod binary;
 mod broadcast;
@@ -35,6 +36,7 @@ mod testing;
 mod threads;
 mod transpose;
 
+pub use attention::{Attention, HeadStrides};
 pub use axis::{ArgReduce, Axis, Cumulative, arg_reduce, cumulative};
 pub use binary::{Binary, Compare, Logical};
 pub use broadcast::{Broadcast, BroadcastPlan, SelectPlan};

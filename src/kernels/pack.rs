@@ -54,7 +54,7 @@ impl PackedB {
         }
         let width = PanelWidth::of(kernels);
         let mut panels = AlignedFloats::zeroed(packed_len(kernels, k, n)?);
-        pack_panels(width, columns, b, panels.as_mut_slice());
+        pack_panels(kernels, columns, b, panels.as_mut_slice());
         let bias = bias.map(|bias| {
             let mut padded = AlignedFloats::zeroed(n.next_multiple_of(width.lanes));
             padded.as_mut_slice()[..n].copy_from_slice(bias);
@@ -137,7 +137,7 @@ pub fn pack_into(
 ) -> Result<(), KernelError> {
     expect_length("pack", "b", product("pack", "b", &[k, n])?, b.len())?;
     expect_length("pack", "packed", packed_len(kernels, k, n)?, packed.len())?;
-    pack_panels(PanelWidth::of(kernels), Columns::of(k, n, layout), b, packed);
+    pack_panels(kernels, Columns::of(k, n, layout), b, packed);
     Ok(())
 }
 
@@ -179,7 +179,9 @@ impl Columns {
     }
 }
 
-fn pack_panels(width: PanelWidth, columns: Columns, b: &[f32], packed: &mut [f32]) {
+/// Packs the part of `b` that `columns` describes into `packed`, which has room for it.
+pub(super) fn pack_panels(kernels: &Kernels, columns: Columns, b: &[f32], packed: &mut [f32]) {
+    let width = PanelWidth::of(kernels);
     let Columns { k, n, offset, row_stride, column_stride } = columns;
     if k == 0 || n == 0 {
         return;
@@ -197,46 +199,19 @@ fn pack_panels(width: PanelWidth, columns: Columns, b: &[f32], packed: &mut [f32
                 to[count..].fill(0.0);
             }
         } else {
-            pack_transposed(
-                &b[offset + first * column_stride..],
-                row_stride,
-                column_stride,
-                count,
-                panel,
-                padded,
-            );
-        }
-    }
-}
-
-/// Packs a panel whose columns are contiguous (or far apart) in `b`, in blocks of rows that stay in cache.
-fn pack_transposed(
-    b: &[f32],
-    row_stride: usize,
-    column_stride: usize,
-    count: usize,
-    panel: &mut [f32],
-    padded: usize,
-) {
-    const BLOCK: usize = 16;
-    for (block, rows) in panel.chunks_mut(BLOCK * padded).enumerate() {
-        let height = rows.len() / padded;
-        for column in 0..padded {
-            if column >= count {
-                for row in 0..height {
-                    rows[row * padded + column] = 0.0;
-                }
-                continue;
-            }
-            let from = column * column_stride + block * BLOCK * row_stride;
+            let b = &b[offset + first * column_stride..];
             if row_stride == 1 {
-                for (row, &value) in b[from..from + height].iter().enumerate() {
-                    rows[row * padded + column] = value;
+                assert!(b.len() >= (count - 1) * column_stride + k, "columns lie within b");
+                // SAFETY: `count` columns of `k` floats were checked, and the panel has `k` rows of `padded`.
+                unsafe { (kernels.turn)(b.as_ptr(), column_stride, count, k, panel.as_mut_ptr(), padded) };
+            }
+            for (row, to) in panel.chunks_exact_mut(padded).enumerate() {
+                let (there, beyond) = to.split_at_mut(count);
+                if row_stride != 1 {
+                    let from = b[row * row_stride..].iter().step_by(column_stride);
+                    there.iter_mut().zip(from).for_each(|(to, &from)| *to = from);
                 }
-            } else {
-                for row in 0..height {
-                    rows[row * padded + column] = b[from + row * row_stride];
-                }
+                beyond.fill(0.0);
             }
         }
     }

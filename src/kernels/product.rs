@@ -11,6 +11,7 @@ use super::map::Unary;
 use super::pack::PackedView;
 use super::table::Kernels;
 use super::threads::{SendPtr, Threads};
+use std::mem::MaybeUninit;
 use std::ops::Range;
 
 /// What is done to the sums before they are stored: `act(min(max(sum + residual, min), max))`.
@@ -136,6 +137,16 @@ struct DepthBlock {
     channels: Range<usize>,
 }
 
+/// The first `count` elements, set to `value`.
+fn filled<T: Copy>(memory: &mut [MaybeUninit<T>], count: usize, value: T) -> &mut [T] {
+    let memory = &mut memory[..count];
+    memory.iter_mut().for_each(|element| {
+        element.write(value);
+    });
+    // SAFETY: all of these elements were just written.
+    unsafe { &mut *(std::ptr::from_mut(memory) as *mut [T]) }
+}
+
 impl<R: Rows> Shared<'_, R> {
     /// The depth block at (`tap`, `channel`).
     fn depth_block(&self, tap: usize, channel: usize) -> DepthBlock {
@@ -159,18 +170,22 @@ impl<R: Rows> Shared<'_, R> {
     /// # Safety
     /// As [`product`], for these rows and panels only.
     unsafe fn run(&self, rows: Range<usize>, panels: Range<usize>, data: *mut f32) {
-        let mut scratch = [0.0f32; SCRATCH];
-        let mut pointers = [std::ptr::null::<f32>(); MAX_POINTERS];
         let most_taps = self.depth_block(0, 0).taps.len().max(1);
         let tile_rows = self.kernels.tile_rows;
-        let by_scratch = SCRATCH.checked_div(self.rows.scratch_per_row()).unwrap_or(BLOCK_ROWS);
+        let per_row = self.rows.scratch_per_row();
+        // Only what is used gets initialised: small products are many, and this would be a good part of them.
+        let mut memory = [const { MaybeUninit::<f32>::uninit() }; SCRATCH];
+        let scratch = filled(&mut memory, if per_row == 0 { 0 } else { SCRATCH }, 0.0);
+        let by_scratch = SCRATCH.checked_div(per_row).unwrap_or(BLOCK_ROWS);
         let limit = BLOCK_ROWS.min(MAX_POINTERS / most_taps).min(by_scratch);
         let limit = if limit > tile_rows { limit / tile_rows * tile_rows } else { limit.max(1) };
+        let mut memory = [const { MaybeUninit::<*const f32>::uninit() }; MAX_POINTERS];
+        let pointers = filled(&mut memory, limit.min(rows.len()) * most_taps, std::ptr::null());
         let mut start = rows.start;
         while start < rows.end {
             let block = start..rows.end.min(start + limit);
             // SAFETY: as the caller vouches.
-            unsafe { self.row_block(block.clone(), panels.clone(), data, &mut pointers, &mut scratch) };
+            unsafe { self.row_block(block.clone(), panels.clone(), data, pointers, scratch) };
             start = block.end;
         }
     }

@@ -31,6 +31,8 @@ pub struct Kernels {
     pub(super) norm_row: unsafe fn(&norm::Row),
     pub(super) scale_shift_row: unsafe fn(*const f32, *const f32, *const f32, *mut f32, usize),
     pub(super) pool_window: unsafe fn(pool::Pool, &pool::Window),
+    pub(super) attention_weights: unsafe fn(&attention::Weights) -> (f32, f32),
+    pub(super) turn: unsafe fn(*const f32, usize, usize, usize, *mut f32, usize),
     pub(super) peak: unsafe fn(usize) -> f32,
     pub(super) unary: unsafe fn(map::Unary, *const f32, *mut f32, usize),
 }
@@ -73,6 +75,8 @@ macro_rules! tier {
             norm_row: shim!($isa, $features, norm::norm_row(row: &norm::Row)),
             scale_shift_row: shim!($isa, $features, norm::scale_shift_row(x: *const f32, scale: *const f32, shift: *const f32, out: *mut f32, length: usize)),
             pool_window: shim!($isa, $features, pool::pool_window(op: pool::Pool, window: &pool::Window)),
+            attention_weights: shim!($isa, $features, attention::attention_weights(work: &attention::Weights) -> (f32, f32)),
+            turn: shim!($isa, $features, transpose::turn(x: *const f32, stride: usize, rows: usize, columns: usize, out: *mut f32, out_stride: usize)),
             peak: shim!($isa, $features, peak::peak(rounds: usize) -> f32),
             unary: shim!($isa, $features, map::unary(op: map::Unary, x: *const f32, out: *mut f32, length: usize)),
         }

@@ -4,6 +4,7 @@
 //! two axes that are innermost before and after are walked in square blocks, so that both sides use whole cache lines.
 
 use super::error::{KernelError, expect_length, product};
+use super::isa::Isa;
 use super::threads::Threads;
 
 /// How a shape is permuted: output axis `i` is input axis `permutation[i]`.
@@ -188,6 +189,42 @@ fn turn_slab<T: Clone>(x: &[T], out: &mut [T], rows: std::ops::Range<usize>, mid
             top = bottom;
         }
         walk.advance();
+    }
+}
+
+/// `out[j * out_stride + i] = x[i * stride + j]` for `rows` by `columns` floats.
+///
+/// # Safety
+/// `rows` rows of `columns` floats must be readable, `columns` rows of `rows` floats writable, without overlap.
+#[inline(always)]
+pub(super) unsafe fn turn<I: Isa>(
+    isa: I,
+    x: *const f32,
+    stride: usize,
+    rows: usize,
+    columns: usize,
+    out: *mut f32,
+    out_stride: usize,
+) {
+    let (whole_rows, whole_columns) = (rows / I::LANES * I::LANES, columns / I::LANES * I::LANES);
+    // SAFETY: squares and single elements within what the caller vouches for.
+    unsafe {
+        let mut row = 0;
+        while row < whole_rows {
+            let mut column = 0;
+            while column < whole_columns {
+                let from = x.add(row * stride + column);
+                isa.turn_square(from, stride, out.add(column * out_stride + row), out_stride);
+                column += I::LANES;
+            }
+            row += I::LANES;
+        }
+        for row in 0..rows {
+            let first = if row < whole_rows { whole_columns } else { 0 };
+            for column in first..columns {
+                *out.add(column * out_stride + row) = *x.add(row * stride + column);
+            }
+        }
     }
 }
 

@@ -18,6 +18,35 @@ fn first(count: usize) -> __m256i {
     unsafe { _mm256_loadu_si256(MASKS.as_ptr().add(8 - count.min(8)).cast()) }
 }
 
+/// Turns a square of eight by eight floats.
+///
+/// # Safety
+/// As [`Isa::turn_square`] for eight lanes; the CPU must have AVX.
+#[inline(always)]
+pub(super) unsafe fn turn_eight(from: *const f32, from_stride: usize, to: *mut f32, to_stride: usize) {
+    // SAFETY: as the caller vouches; all else happens in registers.
+    unsafe {
+        let row = |index: usize| _mm256_loadu_ps(from.add(index * from_stride));
+        let rows = [row(0), row(1), row(2), row(3), row(4), row(5), row(6), row(7)];
+        // Pairs of rows, then fours of rows, then the halves.
+        let mut fours = [_mm256_setzero_ps(); 8];
+        for half in 0..2 {
+            let [a, b, c, d] = [rows[4 * half], rows[4 * half + 1], rows[4 * half + 2], rows[4 * half + 3]];
+            let (low_ab, high_ab) = (_mm256_unpacklo_ps(a, b), _mm256_unpackhi_ps(a, b));
+            let (low_cd, high_cd) = (_mm256_unpacklo_ps(c, d), _mm256_unpackhi_ps(c, d));
+            fours[4 * half] = _mm256_shuffle_ps::<0x44>(low_ab, low_cd);
+            fours[4 * half + 1] = _mm256_shuffle_ps::<0xee>(low_ab, low_cd);
+            fours[4 * half + 2] = _mm256_shuffle_ps::<0x44>(high_ab, high_cd);
+            fours[4 * half + 3] = _mm256_shuffle_ps::<0xee>(high_ab, high_cd);
+        }
+        for index in 0..4 {
+            let (left, right) = (fours[index], fours[4 + index]);
+            _mm256_storeu_ps(to.add(index * to_stride), _mm256_permute2f128_ps::<0x20>(left, right));
+            _mm256_storeu_ps(to.add((4 + index) * to_stride), _mm256_permute2f128_ps::<0x31>(left, right));
+        }
+    }
+}
+
 // SAFETY: a token is made only after detection (`table`); every method is the intrinsic of its meaning.
 unsafe impl Isa for Avx2 {
     type F32 = __m256;
@@ -50,6 +79,11 @@ unsafe impl Isa for Avx2 {
     unsafe fn store_partial(self, to: *mut f32, value: __m256, count: usize) {
         // SAFETY: lanes above `count` are masked off and not written.
         unsafe { _mm256_maskstore_ps(to, first(count), value) }
+    }
+    #[inline(always)]
+    unsafe fn turn_square(self, from: *const f32, from_stride: usize, to: *mut f32, to_stride: usize) {
+        // SAFETY: as the caller vouches; the token is proof of the instruction set.
+        unsafe { turn_eight(from, from_stride, to, to_stride) }
     }
     #[inline(always)]
     fn shift_left<const N: i32>(self, a: __m256i) -> __m256i {

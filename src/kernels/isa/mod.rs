@@ -129,6 +129,25 @@ pub(crate) unsafe trait Isa: Copy {
     /// Shift right by `N` bits, copying the sign.
     fn shift_right<const N: i32>(self, a: Self::I32) -> Self::I32;
 
+    /// Turns a square of `LANES` by `LANES` floats: `to[j * to_stride + i] = from[i * from_stride + j]`.
+    ///
+    /// # Safety
+    /// The rows of `from` must be readable and those of `to` writable, and they must not overlap.
+    #[inline(always)]
+    unsafe fn turn_square(self, from: *const f32, from_stride: usize, to: *mut f32, to_stride: usize) {
+        for row in 0..Self::LANES {
+            for column in 0..Self::LANES {
+                // SAFETY: as the caller vouches.
+                unsafe { *to.add(column * to_stride + row) = *from.add(row * from_stride + column) };
+            }
+        }
+    }
+    /// `a / b` to within 2 ULP, for `b` from 1 to 2^126.
+    #[inline(always)]
+    fn quotient(self, a: Self::F32, b: Self::F32) -> Self::F32 {
+        self.div(a, b)
+    }
+
     /// Asks for the cache line at `from`, which need not be readable.
     #[inline(always)]
     fn prefetch(self, from: *const f32) {
