@@ -2,7 +2,7 @@
 #![forbid(unsafe_code)]
 
 use kinglet::{
-    cli::{self, Command},
+    cli::{self, Command, local},
     server,
 };
 use std::{
@@ -28,6 +28,8 @@ fn main() -> ExitCode {
             Ok(text) => say(&text),
             Err(error) => fail(1, &error.to_string()),
         },
+        Command::Run(arguments) => told(local::run::run(&arguments, &mut stdout())),
+        Command::Bench(arguments) => told(local::bench::bench(&arguments, &mut stdout())),
         Command::Serve(options, unknown) => {
             for argument in &unknown {
                 say_error(&format!("unknown argument: {argument}"));
@@ -41,6 +43,13 @@ fn main() -> ExitCode {
                 Err(error) => fail(CANNOT_START, &error.to_string()),
             }
         }
+    }
+}
+
+fn told(result: Result<(), local::LocalError>) -> ExitCode {
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => fail(1, &error.to_string()),
     }
 }
 

@@ -9,6 +9,8 @@ Examples:
   kinglet serve --model_base_path=/models/iris       one model, as `default`
   kinglet serve --models_dir=/models --http_port=80  every model of a folder, REST and gRPC on one port
   kinglet inspect /models/iris/1                     signatures, operators, memory, and what is missing
+  kinglet run /models/iris/1 --input x.npz           run a model once (kinglet run --help)
+  kinglet bench /models/iris/1 --profile             how long it takes, and where (kinglet bench --help)
 
 Every flag can be given as KINGLET_<FLAG> in the environment; dashes may stand for underscores.";
 
@@ -23,7 +25,7 @@ pub(super) fn usage() -> String {
 fn command() -> Command {
     let mut command = Command::new("kinglet")
         .about("An inference server in one static file: TensorFlow Serving's REST and gRPC, no runtime to install.")
-        .override_usage("kinglet [serve] [flags]\n       kinglet inspect PATH\n       kinglet --version | --help")
+        .override_usage("kinglet [serve] [flags]\n       kinglet inspect PATH\n       kinglet run|bench PATH [flags]\n       kinglet --version | --help")
         .after_help(EXAMPLES)
         .disable_version_flag(true)
         .term_width(terminal_width());

@@ -1,4 +1,4 @@
-//! The command line: `kinglet serve`, `kinglet inspect`, `--version`, `--help`.
+//! The command line: `kinglet serve`, `inspect`, `run`, `bench`, `--version`, `--help`.
 //!
 //! Flags are TensorFlow Serving's, so that an existing unit file or container keeps its arguments when the
 //! binary is exchanged: a line without a subcommand means `serve`, underscores and dashes are the same, and
@@ -8,6 +8,7 @@
 
 mod flags;
 mod help;
+pub mod local;
 pub mod logging;
 mod options;
 mod values;
@@ -23,7 +24,7 @@ use std::path::PathBuf;
 pub enum CliError {
     /// The first word is no command.
     #[error(
-        "unknown command: {0}\nCommands are `serve` and `inspect`; `kinglet --help` lists them and all flags."
+        "unknown command: {0}\nCommands are `serve`, `inspect`, `run` and `bench`; `kinglet --help` lists them and all flags."
     )]
     UnknownCommand(String),
     /// A flag needs a value and the line ends.
@@ -42,6 +43,12 @@ pub enum CliError {
     /// Flags that exclude each other, or lack one another.
     #[error("{0}")]
     Conflict(String),
+    /// A line that `run` or `bench` cannot read; the text says why.
+    #[error("{0}")]
+    Usage(String),
+    /// The help text of `run` or `bench` was asked for.
+    #[error("{0}")]
+    Help(String),
     /// `inspect` without a path.
     #[error("inspect needs the folder or file of a model: kinglet inspect PATH")]
     MissingPath,
@@ -54,6 +61,10 @@ pub enum Command {
     Serve(Box<Options>, Vec<String>),
     /// Describe the model at a path.
     Inspect(PathBuf),
+    /// Run a model once.
+    Run(Box<local::RunArguments>),
+    /// Time a model.
+    Bench(Box<local::BenchArguments>),
     /// Print the version.
     Version,
     /// Print this text.
@@ -76,9 +87,18 @@ pub fn parse(
             None if wants_help(rest) => Ok(Command::Help(help::full())),
             None => Err(CliError::MissingPath),
         },
+        "run" => or_help(local::RunArguments::parse(rest).map(|run| Command::Run(Box::new(run)))),
+        "bench" => or_help(local::BenchArguments::parse(rest).map(|bench| Command::Bench(Box::new(bench)))),
         "version" => Ok(Command::Version),
         "help" => Ok(Command::Help(help::full())),
         other => Err(CliError::UnknownCommand(other.to_owned())),
+    }
+}
+
+fn or_help(parsed: Result<Command, CliError>) -> Result<Command, CliError> {
+    match parsed {
+        Err(CliError::Help(text)) => Ok(Command::Help(text)),
+        other => other,
     }
 }
 

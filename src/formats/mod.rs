@@ -8,6 +8,7 @@ mod definition;
 mod describe;
 mod error;
 mod identity;
+pub mod npz;
 pub mod safetensors;
 pub mod saved_model;
 

@@ -19,6 +19,8 @@ const LOOP_TIME: Duration = Duration::from_millis(100);
 pub(super) struct Machine<'a> {
     pub(super) kernels: &'static Kernels,
     pub(super) threads: &'a Threads,
+    /// Bytes that one plan may ask for.
+    pub(super) memory_limit: usize,
 }
 
 /// The outputs of an operator on these inputs.
@@ -53,6 +55,8 @@ pub(super) fn evaluate(machine: &Machine<'_>, op: &Op, inputs: &[Tensor]) -> Res
         threads: machine.threads,
         states: &states,
         deadline: Some(Instant::now() + LOOP_TIME),
+        profile: None,
+        memory_limit: machine.memory_limit,
     };
     match &step.run {
         Run::Alias => match (inputs, outputs.as_slice()) {

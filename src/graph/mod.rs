@@ -8,6 +8,7 @@
 mod arena;
 mod builder;
 mod evaluate;
+mod memory;
 pub mod passes;
 mod plan;
 mod run;
@@ -143,6 +144,21 @@ pub enum GraphError {
     /// Memory.
     #[error(transparent)]
     Tensor(#[from] TensorError),
+    /// The inputs ask for more memory than a run may have.
+    #[error(
+        "the model needs {needed} bytes of memory for inputs of these shapes; the limit is {limit} \
+         (\"{node}\" alone takes {largest})"
+    )]
+    TooMuchMemory {
+        /// Bytes of the plan.
+        needed: usize,
+        /// Bytes allowed.
+        limit: usize,
+        /// The node that needs most.
+        node: String,
+        /// Bytes it needs.
+        largest: usize,
+    },
     /// The deadline passed between two steps.
     #[error("the deadline passed while the model was running")]
     Deadline,
@@ -167,6 +183,6 @@ pub trait Program: Send + Sync {
         &self,
         inputs: &[Tensor],
         outputs: &mut Vec<Tensor>,
-        options: &RunOptions,
+        options: &RunOptions<'_>,
     ) -> Result<(), GraphError>;
 }

@@ -12,7 +12,7 @@ use super::{
     run::Memory,
 };
 use crate::{
-    ops::{Fact, Inferred, Lower, OpError, Operator, PackCache, Run, Source, Step},
+    ops::{Fact, Inferred, Lower, OpError, Operator, PackCache, Run, Source, Step, StepShapes},
     tensor::{
         DType, Shape, Tensor, TensorError,
         buffer::{Region, StepRegions},
@@ -38,6 +38,8 @@ pub(super) struct Plan {
     /// The tensors of a run: inputs first, then constants (present) and outputs of tensor steps.
     pub(super) tensors: Vec<Option<Tensor>>,
     pub(super) steps: Vec<PlannedStep>,
+    /// What each step was planned for, for profiles.
+    pub(super) shapes: Vec<StepShapes>,
     pub(super) blocks: Vec<usize>,
     pub(super) results: Vec<PlannedResult>,
     pub(super) end: End,
@@ -138,6 +140,7 @@ pub(super) fn plan(
     };
     let mut layout = Layout::new(&inputs);
     let lowered = lower(graph, machine, packs, &facts, nodes, &mut layout)?;
+    layout.check_memory(graph, &lowered, machine.memory_limit)?;
     let known_on = known_on
         .into_iter()
         .filter(|value| !graph.constants.contains_key(value))
@@ -311,6 +314,7 @@ enum Place {
 struct Lowered {
     node: usize,
     step: Step,
+    shapes: StepShapes,
     inputs: Vec<(Place, Fact)>,
     outputs: Vec<(Place, Option<Fact>)>,
 }
@@ -355,10 +359,44 @@ impl Layout {
         Place::Span(self.spans.len() - 1)
     }
 
+    /// Fails when everything that the steps make and use needs more than `limit` bytes even with memory
+    /// shared: when the values alive at one step do.
+    fn check_memory(&self, graph: &Graph, lowered: &[Lowered], limit: usize) -> Result<(), GraphError> {
+        let mut changes = vec![0i128; lowered.len() + 2];
+        for span in &self.spans {
+            changes[span.first] += span.bytes as i128;
+            changes[span.last + 1] -= span.bytes as i128;
+        }
+        let (mut alive, mut needed) = (0i128, 0i128);
+        let mut largest = (0usize, 0usize);
+        for (step, lowered) in lowered.iter().enumerate() {
+            alive += changes[step];
+            let tensors = lowered.outputs.iter().filter(|(place, _)| matches!(place, Place::Tensor(_)));
+            let tensors =
+                tensors.filter_map(|(_, fact)| fact.as_ref()).map(bytes_of).fold(0, usize::saturating_add);
+            let own = lowered.step.scratch.saturating_add(tensors);
+            needed = needed.max(alive + own as i128);
+            let written = lowered.outputs.iter().filter_map(|(_, fact)| fact.as_ref()).map(bytes_of);
+            let written = written.fold(lowered.step.scratch, usize::saturating_add);
+            if written > largest.0 {
+                largest = (written, lowered.node);
+            }
+        }
+        if needed <= limit as i128 {
+            return Ok(());
+        }
+        Err(GraphError::TooMuchMemory {
+            needed: usize::try_from(needed).unwrap_or(usize::MAX),
+            limit,
+            node: graph.nodes.get(largest.1).map(|node| node.name.clone()).unwrap_or_default(),
+            largest: largest.0,
+        })
+    }
+
     fn assemble(
         mut self,
         inputs: Vec<(ValueId, Fact)>,
-        lowered: Vec<Lowered>,
+        mut lowered: Vec<Lowered>,
         results: &[ValueId],
         facts: &Facts<'_>,
         end: End,
@@ -391,6 +429,7 @@ impl Layout {
             Some(&block) => Region { block, offset: 0, len: self.spans[span].bytes },
             None => Region { block: 0, offset: offsets[span], len: arena_spans[span].bytes },
         };
+        let shapes = lowered.iter_mut().map(|lowered| std::mem::take(&mut lowered.shapes)).collect();
         let steps = lowered
             .into_iter()
             .enumerate()
@@ -417,6 +456,7 @@ impl Layout {
             inputs,
             tensors: self.tensors,
             steps,
+            shapes,
             blocks,
             results,
             end,
@@ -424,6 +464,11 @@ impl Layout {
             last_used: AtomicU64::new(0),
         })
     }
+}
+
+/// Bytes of a value; strings count as their headers.
+fn bytes_of(fact: &Fact) -> usize {
+    fact.elements().saturating_mul(fact.dtype.size().unwrap_or(size_of::<crate::tensor::Bytes>()))
 }
 
 fn lower(
@@ -452,6 +497,7 @@ fn lower(
             continue;
         }
         let mut inputs = Vec::with_capacity(node.inputs.len());
+        let shapes = StepShapes::new(&traced.inputs, outputs);
         for (&value, fact) in node.inputs.iter().zip(traced.inputs) {
             inputs.push((layout.locate(value, facts, index)?, fact));
         }
@@ -469,7 +515,7 @@ fn lower(
             layout.places.insert(value, place);
             places.push((place, fact.cloned()));
         }
-        lowered.push(Lowered { node: traced.index, step, inputs, outputs: places });
+        lowered.push(Lowered { node: traced.index, step, shapes, inputs, outputs: places });
     }
     Ok(lowered)
 }
@@ -480,7 +526,7 @@ fn planned(
     region: impl Fn(usize) -> Region,
     scratch: usize,
 ) -> Result<PlannedStep, TensorError> {
-    let Lowered { node, step, inputs, outputs } = lowered;
+    let Lowered { node, step, inputs, outputs, shapes: _ } = lowered;
     if let Run::Arena(_) = step.run {
         let mut regions: Vec<Region> = Vec::new();
         let sources = inputs

@@ -1,13 +1,14 @@
 //! The CPU backend: finds or makes the plan for the inputs' shapes and walks through its steps.
 
 use super::{
-    Backend, Graph, GraphError, Program,
+    Backend, Graph, GraphError, Node, Program,
     evaluate::Machine,
+    memory,
     plan::{End, Plan, PlannedResult, PlannedStep, Plans, TensorSource, node_error, plan},
 };
 use crate::{
     kernels::{Kernels, Threads},
-    ops::{Fact, Io, OpError, Operator, PackCache, Run, RunContext},
+    ops::{Fact, Io, OpError, Operator, PackCache, Profile, Run, RunContext},
     tensor::{Buffer, Shape, Tensor, TensorError, buffer::Blocks},
 };
 use std::{
@@ -23,12 +24,19 @@ const MAX_IDLE_MEMORIES: usize = 32;
 pub struct Cpu {
     kernels: &'static Kernels,
     threads: Threads,
+    memory_limit: usize,
 }
 
 impl Cpu {
-    /// A backend that runs on these threads.
+    /// A backend that runs on these threads. A plan may take as much memory as this process can have.
     pub fn new(kernels: &'static Kernels, threads: Threads) -> Self {
-        Self { kernels, threads }
+        Self { kernels, threads, memory_limit: memory::available() }
+    }
+
+    /// The same with a limit on the bytes that the values of one run may take. Inputs of shapes that
+    /// need more are answered with [`GraphError::TooMuchMemory`].
+    pub fn with_memory_limit(self, bytes: usize) -> Self {
+        Self { memory_limit: bytes, ..self }
     }
 }
 
@@ -56,6 +64,7 @@ impl Cpu {
             graph,
             kernels: self.kernels,
             threads: self.threads.clone(),
+            memory_limit: self.memory_limit,
             packs: PackCache::default(),
             plans: Plans::default(),
             locking: Locking::None,
@@ -65,9 +74,11 @@ impl Cpu {
 
 /// Options of one run.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct RunOptions {
+pub struct RunOptions<'a> {
     /// The run ends with [`GraphError::Deadline`] after this moment.
     pub deadline: Option<Instant>,
+    /// Takes the time of every step; nothing is measured without it.
+    pub profile: Option<&'a Profile>,
 }
 
 /// Memory of one run of one plan.
@@ -88,6 +99,7 @@ pub(super) struct CpuProgram {
     graph: Arc<Graph>,
     kernels: &'static Kernels,
     threads: Threads,
+    memory_limit: usize,
     packs: PackCache,
     plans: Plans,
     locking: Locking,
@@ -98,7 +110,7 @@ impl Program for CpuProgram {
         &self,
         inputs: &[Tensor],
         outputs: &mut Vec<Tensor>,
-        options: &RunOptions,
+        options: &RunOptions<'_>,
     ) -> Result<(), GraphError> {
         self.check(inputs)?;
         let states = &self.graph.states.runs;
@@ -122,7 +134,7 @@ impl CpuProgram {
         &self,
         inputs: &[Tensor],
         outputs: &mut Vec<Tensor>,
-        options: &RunOptions,
+        options: &RunOptions<'_>,
     ) -> Result<(), GraphError> {
         self.check(inputs)?;
         self.run_plans(inputs, outputs, options)
@@ -149,7 +161,7 @@ impl CpuProgram {
         &self,
         inputs: &[Tensor],
         outputs: &mut Vec<Tensor>,
-        options: &RunOptions,
+        options: &RunOptions<'_>,
     ) -> Result<(), GraphError> {
         let shapes_match = |plan: &Plan| {
             plan.inputs.iter().zip(inputs).all(|((_, fact), tensor)| fact.shape == *tensor.shape())
@@ -202,7 +214,8 @@ impl CpuProgram {
         facts: Vec<(super::ValueId, Fact)>,
         known: &[(super::ValueId, Tensor)],
     ) -> Result<Plan, GraphError> {
-        let machine = Machine { kernels: self.kernels, threads: &self.threads };
+        let machine =
+            Machine { kernels: self.kernels, threads: &self.threads, memory_limit: self.memory_limit };
         plan(&self.graph, &machine, &self.packs, start, facts, known)
     }
 
@@ -211,7 +224,7 @@ impl CpuProgram {
         plan: &Plan,
         inputs: &[Tensor],
         outputs: &mut Vec<Tensor>,
-        options: &RunOptions,
+        options: &RunOptions<'_>,
     ) -> Result<(), GraphError> {
         let idle = plan.idle.lock().unwrap_or_else(PoisonError::into_inner).pop();
         let mut memory = idle.unwrap_or_else(|| Memory {
@@ -239,17 +252,25 @@ impl CpuProgram {
         Ok(())
     }
 
-    fn run_steps(&self, plan: &Plan, memory: &mut Memory, options: &RunOptions) -> Result<(), GraphError> {
+    fn run_steps(
+        &self,
+        plan: &Plan,
+        memory: &mut Memory,
+        options: &RunOptions<'_>,
+    ) -> Result<(), GraphError> {
         let context = RunContext {
             kernels: self.kernels,
             threads: &self.threads,
             states: &self.graph.states,
             deadline: options.deadline,
+            profile: options.profile,
+            memory_limit: self.memory_limit,
         };
-        for planned in &plan.steps {
+        for (index, planned) in plan.steps.iter().enumerate() {
             if options.deadline.is_some_and(|deadline| Instant::now() >= deadline) {
                 return Err(GraphError::Deadline);
             }
+            let started = options.profile.map(|profile| (profile, Instant::now()));
             let (node, result) = match planned {
                 PlannedStep::Arena { node, step, sources, regions } => {
                     let Run::Arena(run) = &step.run else { continue };
@@ -271,6 +292,11 @@ impl CpuProgram {
                 }
             };
             result.map_err(|source| node_error(&self.graph.nodes[node], source))?;
+            if let (Some((profile, started)), Some(shapes)) = (started, plan.shapes.get(index)) {
+                let Node { name, op, .. } = &self.graph.nodes[node];
+                let graph = Arc::as_ptr(&self.graph) as usize;
+                profile.add((graph, node), name, op, shapes, started.elapsed());
+            }
         }
         Ok(())
     }
@@ -432,7 +458,7 @@ mod tests {
     fn a_deadline_in_the_past_ends_the_run() {
         let program = compile(reshaping());
         let shape = Tensor::from_slice([1], &[1]).unwrap();
-        let options = RunOptions { deadline: Some(Instant::now()) };
+        let options = RunOptions { deadline: Some(Instant::now()), ..RunOptions::default() };
         let result = program.run(&[floats(&[1], &[1.0]), shape], &mut Vec::new(), &options);
         assert_eq!(result, Err(GraphError::Deadline));
     }

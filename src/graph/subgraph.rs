@@ -38,9 +38,12 @@ impl fmt::Debug for Subgraph {
 
 impl Subprogram for Subgraph {
     fn run(&self, inputs: &[Tensor], context: &RunContext<'_>) -> Result<Tensors, OpError> {
-        let cpu = || Cpu::new(context.kernels, context.threads.clone()).body(self.graph.clone());
+        let cpu = || {
+            let cpu = Cpu::new(context.kernels, context.threads.clone());
+            cpu.with_memory_limit(context.memory_limit).body(self.graph.clone())
+        };
         let mut outputs = Vec::with_capacity(self.graph.outputs.len());
-        let options = RunOptions { deadline: context.deadline };
+        let options = RunOptions { deadline: context.deadline, profile: context.profile };
         self.program.get_or_init(cpu).run_body(inputs, &mut outputs, &options).map_err(
             |error| match error {
                 GraphError::Deadline => OpError::Deadline,
@@ -85,7 +88,7 @@ mod tests {
         b.finish(outputs.into_iter().map(|value| (String::new(), value)).collect())
     }
 
-    fn run(graph: Graph, inputs: &[Tensor], options: &RunOptions) -> Result<Vec<Tensor>, GraphError> {
+    fn run(graph: Graph, inputs: &[Tensor], options: &RunOptions<'_>) -> Result<Vec<Tensor>, GraphError> {
         let program = Cpu::new(kernels::best(), Threads::single()).compile(Arc::new(graph))?;
         let mut outputs = Vec::new();
         program.run(inputs, &mut outputs, options)?;
@@ -133,7 +136,8 @@ mod tests {
         let y = run(sum_up_to(), &inputs(10.0), &RunOptions::default()).unwrap();
         assert_eq!(y[1], Tensor::scalar(55.0f32));
         let soon = Some(Instant::now() + std::time::Duration::from_millis(20));
-        let endless = run(sum_up_to(), &inputs(f32::NAN), &RunOptions { deadline: soon });
+        let endless =
+            run(sum_up_to(), &inputs(f32::NAN), &RunOptions { deadline: soon, ..RunOptions::default() });
         assert_eq!(endless, Err(GraphError::Deadline));
     }
 
@@ -146,7 +150,8 @@ mod tests {
             vec![b.push(binary(Binary::Add), &[x[0], sums[1]])]
         });
         let soon = Some(Instant::now() + std::time::Duration::from_millis(500));
-        let endless = run(outer, &[Tensor::scalar(1.0f32)], &RunOptions { deadline: soon });
+        let endless =
+            run(outer, &[Tensor::scalar(1.0f32)], &RunOptions { deadline: soon, ..RunOptions::default() });
         assert_eq!(endless, Err(GraphError::Deadline));
     }
 

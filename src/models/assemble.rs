@@ -59,7 +59,7 @@ impl Program for GraphProgram {
         patience: &Patience,
         outputs: &mut Vec<Tensor>,
     ) -> Result<(), Error> {
-        let options = RunOptions { deadline: patience.deadline };
+        let options = RunOptions { deadline: patience.deadline, ..RunOptions::default() };
         if wanted.iter().copied().eq(0..self.outputs) {
             return Ok(self.program.run(inputs, outputs, &options)?);
         }
@@ -96,6 +96,7 @@ impl From<GraphError> for Error {
             GraphError::Node { .. } | GraphError::InputCount { .. } | GraphError::InputDType { .. } => {
                 Error::invalid_argument(text)
             }
+            GraphError::TooMuchMemory { .. } => Error::resource_exhausted(text),
             GraphError::Undefined(_) | GraphError::Panicked => Error::internal(text),
         }
     }

@@ -11,11 +11,13 @@ mod function;
 mod fused;
 mod mapping;
 mod places;
+mod profile;
 mod step;
 mod text_bytes;
 
 pub use fact::{Fact, Inferred};
 pub use fused::Fused;
+pub use profile::{Profile, StepShapes, StepTime};
 pub(crate) use step::Source;
 pub use step::{Io, Lower, PackCache, Run, RunContext, Step};
 pub use window::Padding;

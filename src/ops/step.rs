@@ -1,6 +1,6 @@
 //! Lowered operators: what runs, and the memory it may touch.
 
-use super::{Fact, OpError, Tensors, state::States};
+use super::{Fact, OpError, Profile, Tensors, state::States};
 use crate::{
     kernels::{Kernels, Threads},
     tensor::{
@@ -72,6 +72,10 @@ pub struct RunContext<'a> {
     pub states: &'a States,
     /// Loops end with [`OpError::Deadline`] after this moment.
     pub deadline: Option<Instant>,
+    /// Takes the time of every step, where given.
+    pub profile: Option<&'a Profile>,
+    /// Bytes that one plan may ask for.
+    pub memory_limit: usize,
 }
 
 /// Where an input of a step stands.

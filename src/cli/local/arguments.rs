@@ -1,0 +1,219 @@
+//! The command lines of `run` and `bench`.
+
+use crate::cli::CliError;
+use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
+use std::{path::PathBuf, str::FromStr, thread};
+
+/// Which model, on what.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ModelArguments {
+    /// A model's folder or file.
+    pub model: PathBuf,
+    /// Arrays by input name.
+    pub input: Option<PathBuf>,
+    /// What stands before the names in the archive, as in `CASE/in/NAME`.
+    pub case: Option<String>,
+    /// The signature; where none is given `serving_default`, or the only one.
+    pub signature: Option<String>,
+    /// Threads of a run, at least 1.
+    pub threads: usize,
+    /// Value of a leading dimension that the model leaves open, where no input is given.
+    pub batch: usize,
+    /// Shapes of inputs that are made up.
+    pub shapes: Vec<GivenShape>,
+}
+
+/// `--shape NAME=1,3,224,224`
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct GivenShape {
+    /// The input.
+    pub name: String,
+    /// Its dimensions.
+    pub dims: Vec<usize>,
+}
+
+/// `kinglet run`
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RunArguments {
+    /// Which model, on what.
+    pub model: ModelArguments,
+    /// Where the outputs go.
+    pub output: Option<PathBuf>,
+}
+
+/// `kinglet bench`
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BenchArguments {
+    /// Which model, on what.
+    pub model: ModelArguments,
+    /// Runs that are timed.
+    pub iterations: usize,
+    /// Runs before.
+    pub warm_up: usize,
+    /// Times per operator.
+    pub profile: bool,
+    /// One line of JSON instead of text.
+    pub json: bool,
+    /// Runs as often as each line of standard input says, and answers with a line of JSON.
+    pub interactive: bool,
+    /// Where the outputs of the first run go.
+    pub output: Option<PathBuf>,
+}
+
+impl FromStr for GivenShape {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let form = "a shape is given as NAME=1,3,224,224";
+        let (name, dims) = text.rsplit_once('=').ok_or(form)?;
+        let dims = dims.split(',').filter(|dim| !dim.is_empty()).map(|dim| dim.trim().parse());
+        let dims: Result<Vec<usize>, _> = dims.collect();
+        Ok(Self { name: name.to_owned(), dims: dims.map_err(|_| form)? })
+    }
+}
+
+impl RunArguments {
+    pub(in crate::cli) fn parse(words: &[String]) -> Result<Self, CliError> {
+        let command = model_command("run", "Runs a model once and tells what comes out.").arg(path(
+            "output",
+            "FILE.npz",
+            "Write the outputs to this archive of NumPy arrays.",
+        ));
+        let matches = matches(command, words)?;
+        Ok(Self { model: ModelArguments::of(&matches), output: matches.get_one("output").cloned() })
+    }
+}
+
+impl BenchArguments {
+    pub(in crate::cli) fn parse(words: &[String]) -> Result<Self, CliError> {
+        let command = model_command("bench", "Times a model.")
+            .arg(count("iterations", "100", "Runs that are timed."))
+            .arg(count("warm_up", "5", "Runs before them; the first is part of the load time."))
+            .arg(switch("profile", "Show where the time goes, operator by operator."))
+            .arg(switch("json", "Answer with one line of JSON."))
+            .arg(switch(
+                "interactive",
+                "Read a number of runs from each line of standard input; answer each with a line of JSON.",
+            ))
+            .arg(path("output", "FILE.npz", "Write the outputs of the first run to this archive."));
+        let matches = matches(command, words)?;
+        let number = |name: &str| matches.get_one(name).copied().unwrap_or(1);
+        Ok(Self {
+            model: ModelArguments::of(&matches),
+            iterations: number("iterations").max(1),
+            warm_up: number("warm_up"),
+            profile: matches.get_flag("profile"),
+            json: matches.get_flag("json"),
+            interactive: matches.get_flag("interactive"),
+            output: matches.get_one("output").cloned(),
+        })
+    }
+}
+
+impl ModelArguments {
+    fn of(matches: &ArgMatches) -> Self {
+        let threads = matches.get_one("threads").copied().filter(|&threads| threads > 0);
+        let shapes = matches.get_many::<GivenShape>("shape");
+        Self {
+            model: matches.get_one::<PathBuf>("MODEL").cloned().unwrap_or_default(),
+            input: matches.get_one("input").cloned(),
+            case: matches.get_one("case").cloned(),
+            signature: matches.get_one("signature").cloned(),
+            threads: threads.unwrap_or_else(|| thread::available_parallelism().map_or(1, usize::from)),
+            batch: matches.get_one("batch").copied().unwrap_or(1),
+            shapes: shapes.map(|shapes| shapes.cloned().collect()).unwrap_or_default(),
+        }
+    }
+}
+
+fn model_command(name: &'static str, about: &'static str) -> Command {
+    Command::new(name)
+        .bin_name(format!("kinglet {name}"))
+        .about(about)
+        .disable_version_flag(true)
+        .arg(Arg::new("MODEL").required(true).value_parser(value_parser!(PathBuf)).help("A model's folder or file."))
+        .arg(path(
+            "input",
+            "FILE.npz",
+            "Arrays by input name, or in/NAME; those that are missing are made up. Arrays out/NAME are compared.",
+        ))
+        .arg(
+            Arg::new("case")
+                .long("case")
+                .value_name("TEXT")
+                .help("Take the arrays CASE/in/NAME and CASE/out/NAME of the archive."),
+        )
+        .arg(Arg::new("signature").long("signature").value_name("NAME").help("The signature to run."))
+        .arg(count("threads", "0", "Threads; 0 takes every core."))
+        .arg(count("batch", "1", "A first dimension that the model leaves open, in inputs that are made up."))
+        .arg(
+            Arg::new("shape")
+                .long("shape")
+                .value_name("NAME=1,3,224,224")
+                .action(ArgAction::Append)
+                .value_parser(GivenShape::from_str)
+                .help("Shape of an input that is made up."),
+        )
+}
+
+fn path(name: &'static str, value: &'static str, help: &'static str) -> Arg {
+    Arg::new(name).long(name).value_name(value).value_parser(value_parser!(PathBuf)).help(help)
+}
+
+fn count(name: &'static str, default: &'static str, help: &'static str) -> Arg {
+    let parser =
+        |text: &str| text.parse::<usize>().map_err(|_| "a whole number, 0 or more, is needed".to_owned());
+    Arg::new(name).long(name).value_name("N").default_value(default).value_parser(parser).help(help)
+}
+
+fn switch(name: &'static str, help: &'static str) -> Arg {
+    Arg::new(name).long(name).action(ArgAction::SetTrue).help(help)
+}
+
+/// Underscores and dashes are the same in flags, as for `serve`.
+fn matches(command: Command, words: &[String]) -> Result<ArgMatches, CliError> {
+    let name = command.get_name().to_owned();
+    let words = words.iter().map(|word| match word.strip_prefix("--") {
+        Some(flag) => match flag.split_once('=') {
+            Some((flag, value)) => format!("--{}={value}", flag.replace('-', "_")),
+            None => format!("--{}", flag.replace('-', "_")),
+        },
+        None => word.clone(),
+    });
+    command.try_get_matches_from(std::iter::once(name).chain(words)).map_err(|error| match error.kind() {
+        clap::error::ErrorKind::DisplayHelp => CliError::Help(error.to_string()),
+        _ => CliError::Usage(error.to_string().trim_end().to_owned()),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn words(line: &str) -> Vec<String> {
+        line.split_whitespace().map(str::to_owned).collect()
+    }
+
+    #[test]
+    fn benches_are_read() {
+        let line =
+            "m.onnx --input x.npz --threads=2 --warm-up 3 --iterations 7 --shape a/b:0=1,2 --shape c= --json";
+        let bench = BenchArguments::parse(&words(line)).unwrap();
+        assert_eq!((bench.iterations, bench.warm_up, bench.json, bench.profile), (7, 3, true, false));
+        let ModelArguments { model, input, threads, shapes, .. } = bench.model;
+        assert_eq!((model, input, threads), ("m.onnx".into(), Some("x.npz".into()), 2));
+        let shape = |name: &str, dims: &[usize]| GivenShape { name: name.into(), dims: dims.into() };
+        assert_eq!(shapes, [shape("a/b:0", &[1, 2]), shape("c", &[])]);
+    }
+
+    #[test]
+    fn what_is_wrong_is_said() {
+        let error = |line: &str| RunArguments::parse(&words(line)).unwrap_err().to_string();
+        assert!(error("").contains("MODEL"));
+        assert!(error("m --threads x").contains("a whole number"));
+        assert!(error("m --shape x").contains("NAME=1,3,224,224"));
+        assert!(
+            matches!(RunArguments::parse(&words("--help")), Err(CliError::Help(text)) if text.contains("--output"))
+        );
+    }
+}

@@ -1,0 +1,32 @@
+//! Models without a server: `kinglet run` and `kinglet bench`, on any format that can be served.
+
+mod arguments;
+pub mod bench;
+mod inputs;
+mod model;
+pub mod run;
+mod table;
+
+pub use arguments::{BenchArguments, ModelArguments, RunArguments};
+
+use crate::{formats::FormatError, graph::GraphError, tensor::TensorError};
+
+/// Why a model could not be run.
+#[derive(Debug, thiserror::Error)]
+pub enum LocalError {
+    /// The model or an archive of arrays.
+    #[error(transparent)]
+    Format(#[from] FormatError),
+    /// The model does not run on these inputs.
+    #[error(transparent)]
+    Graph(#[from] GraphError),
+    /// An input could not be made.
+    #[error(transparent)]
+    Tensor(#[from] TensorError),
+    /// Signature or inputs that do not fit the model.
+    #[error("{0}")]
+    Misfit(String),
+    /// Standard input or output.
+    #[error("{0}")]
+    Io(#[from] std::io::Error),
+}

@@ -1,0 +1,64 @@
+//! A signature of a model, compiled, with inputs to run it on.
+
+use super::{LocalError, ModelArguments, inputs::inputs};
+use crate::{
+    formats::{self, LoadOptions, LoadedSignature},
+    graph::{Backend, Cpu, Program, RunOptions},
+    kernels::{Threads, best},
+    tensor::Tensor,
+};
+use std::{
+    collections::BTreeMap,
+    time::{Duration, Instant},
+};
+
+const DEFAULT_SIGNATURE: &str = "serving_default";
+
+/// A model, ready to run again and again.
+pub(super) struct Prepared {
+    pub(super) signature: LoadedSignature,
+    pub(super) inputs: Vec<Tensor>,
+    /// Outputs that the archive of inputs expects, by name.
+    pub(super) expected: BTreeMap<String, Tensor>,
+    /// Of the first run.
+    pub(super) outputs: Vec<Tensor>,
+    /// From the path to the end of the first run, without reading the inputs: later runs find a plan.
+    pub(super) load_time: Duration,
+    program: Box<dyn Program>,
+}
+
+impl Prepared {
+    pub(super) fn load(arguments: &ModelArguments) -> Result<Self, LocalError> {
+        let started = Instant::now();
+        let model = formats::load(&arguments.model, &LoadOptions::default())?;
+        let mut signatures = model.signatures;
+        let only = || signatures.keys().next().filter(|_| signatures.len() == 1).cloned();
+        let wanted = arguments.signature.clone();
+        let name = wanted.or_else(only).unwrap_or_else(|| DEFAULT_SIGNATURE.to_owned());
+        let Some(signature) = signatures.remove(&name) else {
+            let names: Vec<String> = signatures.into_keys().collect();
+            let names = names.join("\", \"");
+            let text = format!("the model has no signature \"{name}\"; it has \"{names}\"");
+            return Err(LocalError::Misfit(text));
+        };
+        let program = Cpu::new(best(), Threads::new(arguments.threads)).compile(signature.graph.clone())?;
+        let compiled = started.elapsed();
+        let (inputs, expected) = inputs(&signature, arguments)?;
+        let started = Instant::now();
+        let mut outputs = Vec::with_capacity(signature.outputs.len());
+        program.run(&inputs, &mut outputs, &RunOptions::default())?;
+        let load_time = compiled + started.elapsed();
+        Ok(Self { signature, inputs, expected, outputs, load_time, program })
+    }
+
+    /// One run; the outputs replace those of the vector.
+    pub(super) fn run(&self, outputs: &mut Vec<Tensor>, options: &RunOptions<'_>) -> Result<(), LocalError> {
+        outputs.clear();
+        Ok(self.program.run(&self.inputs, outputs, options)?)
+    }
+
+    /// Names and tensors of the first run's outputs.
+    pub(super) fn named_outputs(&self) -> impl Iterator<Item = (&str, &Tensor)> {
+        self.signature.outputs.iter().map(|info| info.name.as_str()).zip(&self.outputs)
+    }
+}

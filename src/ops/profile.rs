@@ -1,0 +1,137 @@
+//! Where the time of runs goes, step by step. A run measures only when it is given a [`Profile`].
+
+use super::{Fact, Op};
+use crate::tensor::Shape;
+use std::{
+    collections::HashMap,
+    sync::{Mutex, PoisonError},
+    time::Duration,
+};
+
+/// Times of steps, added up over all runs that were given it.
+#[derive(Debug, Default)]
+pub struct Profile(Mutex<HashMap<(usize, usize), StepTime>>);
+
+/// One node's share.
+#[derive(Clone, Debug)]
+pub struct StepTime {
+    /// Name in the source model.
+    pub node: String,
+    /// The operator, with its attributes.
+    pub op: Op,
+    /// Shapes of the inputs, then of the outputs, in the last run.
+    pub shapes: StepShapes,
+    /// Position in the graph.
+    pub position: usize,
+    /// How often it ran.
+    pub runs: u64,
+    /// Floating-point operations of products and convolutions in all runs; 0 for other operators.
+    pub operations: u64,
+    /// Time in all runs; a loop or branch includes its body.
+    pub time: Duration,
+}
+
+/// Shapes that a step was planned for.
+#[derive(Clone, Debug, Default)]
+pub struct StepShapes {
+    /// Of the inputs.
+    pub inputs: Vec<Shape>,
+    /// Of the outputs; empty where only the run tells.
+    pub outputs: Vec<Shape>,
+}
+
+impl StepShapes {
+    /// The shapes of these facts.
+    pub fn new(inputs: &[Fact], outputs: &[Fact]) -> Self {
+        let shapes = |facts: &[Fact]| facts.iter().map(|fact| fact.shape.clone()).collect();
+        Self { inputs: shapes(inputs), outputs: shapes(outputs) }
+    }
+}
+
+impl Profile {
+    /// Adds one execution of node `position` of the graph that `graph` tells apart from others.
+    pub fn add(
+        &self,
+        (graph, position): (usize, usize),
+        node: &str,
+        op: &Op,
+        shapes: &StepShapes,
+        time: Duration,
+    ) {
+        let mut steps = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let step = steps.entry((graph, position)).or_insert_with(|| StepTime {
+            node: node.to_owned(),
+            op: op.clone(),
+            shapes: shapes.clone(),
+            position,
+            runs: 0,
+            operations: 0,
+            time: Duration::ZERO,
+        });
+        step.runs += 1;
+        step.operations += operations(op, shapes);
+        step.time += time;
+    }
+
+    /// What was added, longest first.
+    pub fn steps(&self) -> Vec<StepTime> {
+        let steps = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut steps: Vec<StepTime> = steps.values().cloned().collect();
+        steps.sort_by_key(|step| (std::cmp::Reverse(step.time), step.position));
+        steps
+    }
+
+    /// Forgets everything.
+    pub fn clear(&self) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clear();
+    }
+}
+
+/// Floating-point operations (a multiply-add is two) of the operators that are bound by them.
+fn operations(op: &Op, shapes: &StepShapes) -> u64 {
+    let elements = |shape: &Shape| shape.elements() as u64;
+    let (Some(x), Some(w), Some(y)) = (shapes.inputs.first(), shapes.inputs.get(1), shapes.outputs.first())
+    else {
+        return 0;
+    };
+    match op {
+        Op::Conv(_) => {
+            // A filter is [window.., depth, channels out].
+            let channels = w.last().copied().unwrap_or(1).max(1) as u64;
+            2 * elements(y) * (elements(w) / channels)
+        }
+        Op::MatMul(product) => {
+            let depth = if product.transpose_a { x.iter().rev().nth(1) } else { x.last() };
+            2 * elements(y) * depth.copied().unwrap_or(1) as u64
+        }
+        // Every weight meets every row of every step once; x is [steps, batch, features] or [batch, steps, features].
+        Op::Recurrent(_) => {
+            let rows: usize = x.iter().take(2).product();
+            let recurrent = shapes.inputs.get(2).map_or(0, elements);
+            2 * rows as u64 * (elements(w) + recurrent)
+        }
+        _ => 0,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ops::matmul::MatMul;
+
+    #[test]
+    fn products_are_counted() {
+        let op = Op::MatMul(MatMul::default());
+        let shapes = StepShapes {
+            inputs: vec![Shape::from([2, 3, 4]), Shape::from([4, 5])],
+            outputs: vec![Shape::from([2, 3, 5])],
+        };
+        assert_eq!(operations(&op, &shapes), 2 * 2 * 3 * 4 * 5);
+        let profile = Profile::default();
+        for _ in 0..2 {
+            profile.add((0, 7), "dense", &op, &shapes, Duration::from_micros(3));
+        }
+        let step = profile.steps().remove(0);
+        assert_eq!((step.runs, step.operations, step.time), (2, 480, Duration::from_micros(6)));
+    }
+}

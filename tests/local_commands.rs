@@ -1,0 +1,45 @@
+//! `kinglet run` and `kinglet bench` as a user calls them, on a model of this repository.
+
+use std::process::{Command, Output};
+
+fn kinglet(words: &[&str]) -> Output {
+    let iris = concat!(env!("CARGO_MANIFEST_DIR"), "/weights/iris/1");
+    let words = words.iter().map(|&word| if word == "IRIS" { iris } else { word });
+    Command::new(env!("CARGO_BIN_EXE_kinglet")).args(words).output().expect("the binary starts")
+}
+
+#[test]
+fn outputs_are_written_as_arrays_that_can_be_read_again() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("y.npz");
+    let run = kinglet(&["run", "IRIS", "--batch=3", "--output", path.to_str().unwrap()]);
+    assert!(run.status.success(), "{}", String::from_utf8_lossy(&run.stderr));
+    let text = String::from_utf8(run.stdout).unwrap();
+    assert!(text.contains("probabilities  float [3,3]"), "{text}");
+    let arrays = kinglet::formats::npz::read(&path).unwrap();
+    assert_eq!(arrays["probabilities"].shape().to_vec(), [3, 3]);
+    assert_eq!(arrays["label"].shape().to_vec(), [3]);
+    // Outputs are no inputs.
+    let run = kinglet(&["run", "IRIS", "--input", path.to_str().unwrap()]);
+    let error = String::from_utf8(run.stderr).unwrap();
+    assert!(!run.status.success() && error.contains("the model has no input \"label\""), "{error}");
+}
+
+#[test]
+fn a_bench_answers_in_json() {
+    let bench = kinglet(&["bench", "IRIS", "--json", "--profile", "--iterations=3", "--threads=2"]);
+    assert!(bench.status.success(), "{}", String::from_utf8_lossy(&bench.stderr));
+    let json: serde_json::Value = serde_json::from_slice(&bench.stdout).unwrap();
+    for key in ["median_ms", "p99_ms", "min_ms", "load_ms", "peak_rss_bytes"] {
+        assert!(json[key].as_f64().is_some_and(|value| value > 0.0), "{key}: {json}");
+    }
+    assert!(json["profile"].as_array().unwrap().iter().any(|row| row["gflops"].as_f64().is_some()), "{json}");
+}
+
+#[test]
+fn mistakes_are_told() {
+    let error = |words: &[&str]| String::from_utf8(kinglet(words).stderr).unwrap();
+    assert!(error(&["bench"]).contains("MODEL"));
+    assert!(error(&["run", "/does/not/exist"]).contains("/does/not/exist"));
+    assert!(error(&["run", "IRIS", "--signature=x"]).contains("\"serving_default\""));
+}
