@@ -15,6 +15,7 @@ const SERVED: &[&str] = &[
 
 /// Further files that the program reads and writes.
 const STORED: &[&str] = &[
+    "onnx/onnx.proto",
     "tensorflow/core/example/example.proto",
     "tensorflow/core/protobuf/saved_model.proto",
     "tensorflow/core/protobuf/saver.proto",

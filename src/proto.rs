@@ -15,6 +15,11 @@ pub mod tensorflow {
     }
 }
 
+/// ONNX model files.
+pub mod onnx {
+    include!(concat!(env!("OUT_DIR"), "/onnx.rs"));
+}
+
 pub mod grpc {
     pub mod health {
         include!(concat!(env!("OUT_DIR"), "/grpc.health.v1.rs"));

@@ -9,6 +9,7 @@ mod describe;
 mod error;
 mod identity;
 pub mod npz;
+pub mod onnx;
 pub mod safetensors;
 pub mod saved_model;
 
@@ -90,12 +91,18 @@ pub struct LoadedModel {
 /// [`FormatError::NotFound`] when there is no model; otherwise what is wrong with the one that is
 /// there, in one line that names the file or the node.
 pub fn load(path: &Path, options: &LoadOptions) -> Result<LoadedModel, FormatError> {
+    if onnx::is_model_file(path) {
+        return onnx::load(path);
+    }
     let inside = |name: &str| Some(path.join(name)).filter(|file| file.is_file());
     if inside("saved_model.pb").is_some() {
         return saved_model::load(path, options);
     }
     if safetensors::is_model(path) {
         return safetensors::load(path);
+    }
+    if let Some(file) = onnx::model_in(path) {
+        return onnx::load(&file);
     }
     if let Some(file) = inside("saved_model.pbtxt") {
         return Err(FormatError::unsupported(

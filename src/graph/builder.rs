@@ -111,6 +111,11 @@ impl Builder {
         self.constant(tensor)
     }
 
+    /// The nodes so far.
+    pub fn nodes(&self) -> &[Node] {
+        &self.graph.nodes
+    }
+
     /// A scalar `f32` constant.
     pub fn scalar(&mut self, value: f32) -> ValueId {
         self.constant(Tensor::scalar(value))

@@ -1,7 +1,7 @@
 //! Computing one operator on whole tensors, apart from any plan: constant folding.
 
 use crate::{
-    kernels::{Kernels, Threads},
+    kernels::{self, Kernels, Threads},
     ops::{
         Fact, Inferred, Io, Lower, Op, OpError, Operator, PackCache, Run, RunContext, Source, state::States,
     },
@@ -15,12 +15,30 @@ use std::time::{Duration, Instant};
 /// Loops that take longer are not folded: they may have no end.
 const LOOP_TIME: Duration = Duration::from_millis(100);
 
+/// Elements of the shapes and indices that [`fold_small`] is for.
+const MAX_SMALL: usize = 256;
+
 /// What there is to compute with.
 pub(super) struct Machine<'a> {
     pub(super) kernels: &'static Kernels,
     pub(super) threads: &'a Threads,
     /// Bytes that one plan may ask for.
     pub(super) memory_limit: usize,
+}
+
+/// The outputs of an operator that depends on its inputs only, when they are small; `None` where it
+/// cannot be told before a run.
+pub fn fold_small(op: &Op, inputs: &[Tensor]) -> Option<Vec<Tensor>> {
+    let control = matches!(op, Op::If(_) | Op::While(_) | Op::Loop(_) | Op::Scan(_));
+    if control || op.stateful() || inputs.iter().any(|tensor| tensor.len() > MAX_SMALL) {
+        return None;
+    }
+    let facts: Vec<Fact> = inputs.iter().cloned().map(Fact::known).collect();
+    match op.infer(&facts).ok()? {
+        Inferred::Facts(outputs) if outputs.iter().all(|fact| fact.elements() <= MAX_SMALL) => {}
+        _ => return None,
+    }
+    evaluate(&Machine { kernels: kernels::best(), threads: &Threads::single() }, op, inputs).ok()
 }
 
 /// The outputs of an operator on these inputs.

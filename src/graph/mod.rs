@@ -17,6 +17,7 @@ mod subgraph;
 pub(crate) mod testing;
 
 pub use builder::Builder;
+pub use evaluate::fold_small;
 pub use run::{Cpu, RunOptions};
 
 use crate::{
@@ -85,6 +86,12 @@ impl Graph {
     /// Constants by the value that they are.
     pub fn constants(&self) -> &BTreeMap<ValueId, Tensor> {
         &self.constants
+    }
+
+    /// Puts the first `count` inputs behind the others.
+    pub fn rotate_inputs(&mut self, count: usize) {
+        let count = count.min(self.inputs.len());
+        self.inputs.rotate_left(count);
     }
 
     /// Values of the model's variables now, in the order of their numbers.

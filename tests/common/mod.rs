@@ -27,6 +27,17 @@ pub(crate) fn shared() -> Option<PathBuf> {
     None
 }
 
+/// The folder of unpacked models for timing (`perf/unpack.py`); `None` where it is absent.
+pub(crate) fn perf_models() -> Option<PathBuf> {
+    let default = Path::new(env!("CARGO_MANIFEST_DIR")).join("../perf_models");
+    let path = env::var_os("KINGLET_PERF_MODELS").map_or(default, PathBuf::from);
+    if path.is_dir() {
+        return Some(path);
+    }
+    eprintln!("SKIPPED: {} is no folder; unpack perf/ and set KINGLET_PERF_MODELS", path.display());
+    None
+}
+
 /// The outputs of a signature by alias; inputs by alias too.
 pub(crate) fn run(
     signature: &LoadedSignature,
@@ -67,6 +78,23 @@ pub(crate) fn assert_close(name: &str, expected: &Tensor, found: &Tensor, tolera
         let close = (expected - found).abs() <= tolerance * expected.abs().max(1.0);
         assert!(same || close, "{name}[{position}]: expected {expected}, found {found}");
     }
+}
+
+/// Fails unless dtype and shape are the same, integers and strings too, and floats are within
+/// `tolerance` of the greatest expected magnitude.
+pub(crate) fn assert_close_to_scale(name: &str, expected: &Tensor, found: &Tensor, tolerance: f32) {
+    assert_eq!((expected.dtype(), expected.shape()), (found.dtype(), found.shape()), "{name}");
+    let (Ok(a), Ok(b)) = (expected.as_slice::<f32>(), found.as_slice::<f32>()) else {
+        assert!(expected == found, "{name}: {expected:?} and {found:?} differ");
+        return;
+    };
+    let scale = a.iter().fold(0.0f32, |scale, value| scale.max(value.abs()));
+    let worst =
+        a.iter().zip(b).map(|(a, b)| if a == b { 0.0 } else { (a - b).abs() }).fold(0.0f32, |worst, next| {
+            // A NaN is never close.
+            if next <= worst { worst } else { next }
+        });
+    assert!(worst <= tolerance * scale, "{name}: off by {worst}, the greatest value is {scale}");
 }
 
 /// The arrays of an `.npz` file by name.

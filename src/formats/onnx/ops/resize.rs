@@ -1,0 +1,187 @@
+//! Scaling.
+
+use super::{Outputs, convolution, math, one};
+use crate::{
+    formats::onnx::{
+        import::Import,
+        node::{Node, Stop},
+    },
+    graph::ValueId,
+    ops::{
+        cast::Cast,
+        gather::Gather,
+        resize::{Coordinates, Resize, ResizeMode, Rounding},
+    },
+    tensor::DType,
+};
+
+/// The scaling of each axis in turn.
+enum Sizes {
+    Scales(Vec<f32>),
+    Fixed(Vec<i64>),
+    Computed(ValueId),
+}
+
+pub(super) fn resize<'a>(i: &mut Import<'a>, n: &Node<'a>) -> Outputs {
+    let x = n.tensor(0)?;
+    // Version 10 has scales as input 1 and one way to see positions.
+    let (scales, sizes) =
+        if n.opset < 11 { (n.optional(1)?, None) } else { (n.optional(2)?, n.optional(3)?) };
+    let coordinates = match n.attributes.text("coordinate_transformation_mode", "half_pixel") {
+        _ if n.opset < 11 => Coordinates::Asymmetric,
+        "half_pixel" => Coordinates::HalfPixel,
+        "align_corners" => Coordinates::AlignCorners,
+        "asymmetric" => Coordinates::Asymmetric,
+        "pytorch_half_pixel" => Coordinates::PytorchHalfPixel,
+        "tf_half_pixel_for_nn" => Coordinates::TensorflowHalfPixel,
+        other => return Err(format!("coordinate_transformation_mode \"{other}\" is not supported").into()),
+    };
+    if n.attributes.flag("antialias") {
+        return Err("antialias is not supported".into());
+    }
+    let policy = n.attributes.text("keep_aspect_ratio_policy", "stretch");
+    if policy != "stretch" {
+        return Err(format!("keep_aspect_ratio_policy \"{policy}\" is not supported").into());
+    }
+    let scales = match scales {
+        Some(scales) => known_scales(i, scales)?,
+        None => None,
+    };
+    let sizes = match (scales, sizes) {
+        (Some(scales), _) => Sizes::Scales(scales),
+        (None, Some(sizes)) => match i.known_value(sizes).and_then(|sizes| sizes.to_i64_vec().ok()) {
+            Some(sizes) => Sizes::Fixed(sizes),
+            None => Sizes::Computed(sizes),
+        },
+        (None, None) => return Err("neither scales nor sizes are given".into()),
+    };
+    let floor = if n.opset < 11 { Rounding::Floor } else { Rounding::PreferFloor };
+    let mode = mode(n, floor)?;
+    one(scaled(i, n, x, mode, coordinates, sizes)?)
+}
+
+/// The scales; `None` for the empty tensor that stands for none in version 11 and 12.
+fn known_scales(i: &mut Import<'_>, scales: ValueId) -> Result<Option<Vec<f32>>, Stop> {
+    let tensor = i.known_value(scales).ok_or("scales that depend on the request are not supported")?;
+    let scales = tensor.as_slice::<f32>().map_err(|error| error.to_string())?;
+    Ok((!scales.is_empty()).then(|| scales.to_vec()))
+}
+
+fn mode(n: &Node<'_>, default: Rounding) -> Result<ResizeMode, Stop> {
+    Ok(match n.attributes.text("mode", "nearest") {
+        "nearest" => ResizeMode::Nearest(match n.attributes.text("nearest_mode", "") {
+            "" => default,
+            "round_prefer_floor" => Rounding::PreferFloor,
+            "round_prefer_ceil" => Rounding::PreferCeil,
+            "floor" => Rounding::Floor,
+            "ceil" => Rounding::Ceil,
+            other => return Err(format!("nearest_mode \"{other}\" is not supported").into()),
+        }),
+        "linear" | "bilinear" => ResizeMode::Linear,
+        "cubic" => ResizeMode::Cubic {
+            a: n.attributes.float("cubic_coeff_a", -0.75),
+            exclude_outside: n.attributes.flag("exclude_outside"),
+        },
+        other => return Err(format!("mode \"{other}\" is not supported").into()),
+    })
+}
+
+/// Scales the axes that change. Those of images are scaled with channels last.
+fn scaled<'a>(
+    i: &mut Import<'a>,
+    n: &Node<'a>,
+    x: ValueId,
+    mode: ResizeMode,
+    coordinates: Coordinates,
+    sizes: Sizes,
+) -> Result<ValueId, Stop> {
+    let rank = i.rank(x)?;
+    let given = match n.attributes.ints("axes") {
+        Some(axes) => axes.iter().map(|&axis| if axis < 0 { axis + rank as i64 } else { axis }).collect(),
+        None => (0..rank as i64).collect::<Vec<i64>>(),
+    };
+    let dims = i.dims(x).unwrap_or_default();
+    // Batch and channels of images stay as they are when their sizes are taken from the input.
+    let computed: Vec<bool> = match &sizes {
+        Sizes::Computed(sizes) => {
+            let axis = |at: usize| given.get(at).and_then(|&axis| usize::try_from(axis).ok());
+            let same = |at| axis(at).is_some_and(|axis| axis < 2 && i.is_size_of(*sizes, at, x, axis));
+            (0..given.len()).map(same).collect()
+        }
+        _ => Vec::new(),
+    };
+    let stays = |position: usize| match &sizes {
+        Sizes::Scales(scales) => scales.get(position) == Some(&1.0),
+        Sizes::Fixed(sizes) => {
+            let axis = given.get(position).and_then(|&axis| usize::try_from(axis).ok());
+            let dim = axis.and_then(|axis| dims.get(axis).copied().flatten());
+            dim.is_some_and(|dim| sizes.get(position) == Some(&(dim as i64)))
+        }
+        Sizes::Computed(_) => computed.get(position) == Some(&true),
+    };
+    let changed: Vec<usize> = (0..given.len()).filter(|&position| !stays(position)).collect();
+    let axes: Vec<i64> = changed.iter().map(|&position| given[position]).collect();
+    let pick = |position: &usize| -> Option<_> {
+        match &sizes {
+            Sizes::Scales(scales) => scales.get(*position).map(|&scale| (scale, 0)),
+            Sizes::Fixed(sizes) => sizes.get(*position).map(|&size| (0.0, size)),
+            Sizes::Computed(_) => Some((0.0, 0)),
+        }
+    };
+    let picked: Vec<(f32, i64)> = changed.iter().map(pick).collect::<Option<_>>().ok_or("too few scales")?;
+    let images = rank >= 3 && axes.iter().all(|&axis| axis >= 2);
+    let make = |i: &mut Import<'a>, x: ValueId, axes: Vec<i64>| match sizes {
+        Sizes::Scales(_) => {
+            let scales = Some(picked.iter().map(|(scale, _)| *scale).collect());
+            interpolated(i, Resize { mode, coordinates, axes, scales }, &[x])
+        }
+        Sizes::Fixed(_) => {
+            let sizes: Vec<i64> = picked.iter().map(|(_, size)| *size).collect();
+            let sizes = i.b.integers(&sizes);
+            interpolated(i, Resize { mode, coordinates, axes, scales: None }, &[x, sizes])
+        }
+        Sizes::Computed(sizes) => {
+            let picked: Vec<i64> = changed.iter().map(|&position| position as i64).collect();
+            let picked = i.b.integers(&picked);
+            let sizes = i.b.push(Gather { axis: 0, batch_dims: 0, negative: false }, &[sizes, picked]);
+            interpolated(i, Resize { mode, coordinates, axes, scales: None }, &[x, sizes])
+        }
+    };
+    if axes.is_empty() {
+        return Ok(x);
+    }
+    match images {
+        true => convolution::channels_last(i, x, rank, |i, x| {
+            let axes = axes.iter().map(|axis| axis - 1).collect();
+            Ok(make(i, x, axes))
+        }),
+        false => Ok(make(i, x, axes)),
+    }
+}
+
+/// Interpolation works on `float`.
+fn interpolated(i: &mut Import<'_>, op: Resize, inputs: &[ValueId]) -> ValueId {
+    match (op.mode, inputs) {
+        (ResizeMode::Nearest(_), _) => i.b.push(op, inputs),
+        (_, [x]) => math::in_float(i, op, &[*x]),
+        (_, _) if i.dtype(inputs[0]) == Some(DType::F32) => i.b.push(op, inputs),
+        _ => {
+            let dtype = i.dtype(inputs[0]).unwrap_or(DType::F32);
+            let mut inputs = inputs.to_vec();
+            inputs[0] = i.b.push(Cast { to: DType::F32 }, &[inputs[0]]);
+            let y = i.b.push(op, &inputs);
+            i.b.push(Cast { to: dtype }, &[y])
+        }
+    }
+}
+
+/// The operator before `Resize`: scales as input 1 since version 9, as an attribute before.
+pub(super) fn upsample<'a>(i: &mut Import<'a>, n: &Node<'a>) -> Outputs {
+    let x = n.tensor(0)?;
+    let scales = match n.optional(1)? {
+        Some(scales) => known_scales(i, scales)?.ok_or("scales are missing")?,
+        None => n.attributes.floats("scales").to_vec(),
+    };
+    let mode = mode(n, Rounding::Floor)?;
+    one(scaled(i, n, x, mode, Coordinates::Asymmetric, Sizes::Scales(scales))?)
+}
