@@ -17,6 +17,8 @@ const LOOP_TIME: Duration = Duration::from_millis(100);
 
 /// Elements of the shapes and indices that [`fold_small`] is for.
 const MAX_SMALL: usize = 256;
+/// Memory for them.
+const MAX_SMALL_BYTES: usize = 1 << 20;
 
 /// What there is to compute with.
 pub(super) struct Machine<'a> {
@@ -38,7 +40,9 @@ pub fn fold_small(op: &Op, inputs: &[Tensor]) -> Option<Vec<Tensor>> {
         Inferred::Facts(outputs) if outputs.iter().all(|fact| fact.elements() <= MAX_SMALL) => {}
         _ => return None,
     }
-    evaluate(&Machine { kernels: kernels::best(), threads: &Threads::single() }, op, inputs).ok()
+    let threads = Threads::single();
+    let machine = Machine { kernels: kernels::best(), threads: &threads, memory_limit: MAX_SMALL_BYTES };
+    evaluate(&machine, op, inputs).ok()
 }
 
 /// The outputs of an operator on these inputs.
