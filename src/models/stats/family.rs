@@ -1,7 +1,6 @@
 //! Metric families: series by their labels. A series is found under a read lock and counted with atomics.
 
 use std::{
-    collections::BTreeMap,
     fmt::Write,
     sync::{
         Arc, PoisonError, RwLock,
@@ -18,7 +17,8 @@ const OTHERS: &str = "(others)";
 /// Finite bucket bounds of TensorFlow Serving: 10 x 1.8^k.
 const BOUNDS: usize = 33;
 
-type Series<T> = RwLock<BTreeMap<Vec<String>, Arc<T>>>;
+/// Sorted by labels, so that a lookup copies none of them.
+type Series<T> = RwLock<Vec<(Vec<String>, Arc<T>)>>;
 
 /// A family of counters.
 pub(super) struct Counters {
@@ -115,17 +115,26 @@ pub(super) fn labels<V: AsRef<str>>(names: &[&str], values: &[V]) -> String {
 }
 
 fn find<T: Default>(series: &Series<T>, values: &[&str]) -> Arc<T> {
-    let key: Vec<String> = values.iter().map(|value| (*value).to_owned()).collect();
-    let known = series.read().unwrap_or_else(PoisonError::into_inner).get(&key).cloned();
-    known.unwrap_or_else(|| {
-        let mut series = series.write().unwrap_or_else(PoisonError::into_inner);
-        let key = if series.len() < MAX_SERIES || series.contains_key(&key) {
-            key
-        } else {
-            vec![OTHERS.to_owned(); values.len()]
-        };
-        series.entry(key).or_default().clone()
-    })
+    let known = series.read().unwrap_or_else(PoisonError::into_inner);
+    if let Some((_, found)) = position(&known, values).ok().and_then(|at| known.get(at)) {
+        return found.clone();
+    }
+    drop(known);
+    let others = vec![OTHERS; values.len()];
+    let mut series = series.write().unwrap_or_else(PoisonError::into_inner);
+    let full = series.len() >= MAX_SERIES && position(&series, values).is_err();
+    let values = if full { &others } else { values };
+    let at = position(&series, values).unwrap_or_else(|at| {
+        let labels = values.iter().map(|value| (*value).to_owned()).collect();
+        series.insert(at, (labels, Arc::default()));
+        at
+    });
+    series.get(at).map(|(_, found)| found.clone()).unwrap_or_default()
+}
+
+/// Where the series with these labels stands, or belongs.
+fn position<T>(series: &[(Vec<String>, Arc<T>)], values: &[&str]) -> Result<usize, usize> {
+    series.binary_search_by(|(labels, _)| labels.iter().map(String::as_str).cmp(values.iter().copied()))
 }
 
 fn bounds() -> impl Iterator<Item = f64> {
