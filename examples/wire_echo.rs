@@ -42,7 +42,7 @@ impl Handler for Echo {
         head.target == "/test/Stream"
     }
 
-    fn run_inline(&self, _: &RequestHead) -> bool {
+    fn run_inline(&self, _: &Request) -> bool {
         self.inline
     }
 }
@@ -67,6 +67,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let address = arguments.first().map_or("127.0.0.1:8600", String::as_str).parse()?;
     let inline = arguments.iter().any(|argument| argument == "--inline");
     let mut config = ServerConfig { binds: vec![Bind::Tcp(address)], ..ServerConfig::default() };
+    config.limits.grpc_message = 64 << 20;
     if let Some(at) = arguments.iter().position(|argument| argument == "--workers") {
         config.workers = arguments.get(at + 1).ok_or("--workers takes a number")?.parse()?;
     }

@@ -15,8 +15,8 @@ use std::{
 };
 
 use kinglet::wire::{
-    Bind, BoundAddress, Event, Handler, Limits, Request, RequestHead, Response, Server, ServerConfig,
-    ServerHandle, Tls, WireError,
+    Bind, BoundAddress, Event, Handler, Limits, Request, Response, Server, ServerConfig, ServerHandle, Tls,
+    WireError,
 };
 use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned, pki_types::pem::PemObject};
 
@@ -52,8 +52,8 @@ impl Handler for Echo {
         }
     }
 
-    fn run_inline(&self, head: &RequestHead) -> bool {
-        head.target.starts_with("/inline")
+    fn run_inline(&self, request: &Request) -> bool {
+        request.target.starts_with("/inline")
     }
 
     fn record(&self, event: Event) {
@@ -389,7 +389,7 @@ fn a_full_queue_refuses_at_once() {
         held.push(stream);
     }
     let (head, _) = exchange(&mut server.connect(), get("/"));
-    assert!(head.starts_with("HTTP/1.1 503 ") && head.contains("Retry-After: 1"), "{head}");
+    assert!(head.starts_with("HTTP/1.1 429 ") && head.contains("Retry-After: 1"), "{head}");
     let call =
         "POST /s/M HTTP/1.1\r\nHost: h\r\nContent-Type: application/grpc-web\r\nContent-Length: 0\r\n\r\n";
     let (head, body) = exchange(&mut server.connect(), call);
@@ -470,7 +470,7 @@ fn memory_of_bodies_is_given_back() {
     half.write_all(&request[..600_000]).unwrap();
     thread::sleep(Duration::from_millis(100));
     stream.write_all(&request).unwrap();
-    assert!(answer(&mut stream).0.starts_with("HTTP/1.1 503 "));
+    assert!(answer(&mut stream).0.starts_with("HTTP/1.1 429 "));
     drop(half);
     server.wait_until(|echo| echo.closed.load(Ordering::SeqCst) >= 1);
     assert_eq!(exchange(&mut server.connect(), &request).1.len(), 700_000);

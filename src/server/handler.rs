@@ -1,10 +1,13 @@
 //! One handler for every port: gRPC by its content type, health and metrics by their path, the rest is REST.
 
-use super::named;
+use super::{
+    cheap::{Costs, Kind},
+    named,
+};
 use crate::{
     api::{Surface, tfs_grpc::TfsGrpc, tfs_rest::TfsRest},
     models::{Code, Entrypoint, Monitoring, Patience, Registry, Stats},
-    wire::{Body, Event, Handler, Protocol, Request, RequestHead, Response},
+    wire::{Body, Event, Handler, Protocol, Request, Response},
 };
 use std::{
     sync::{
@@ -27,6 +30,7 @@ pub(super) struct Surfaces {
     /// Time limit of a REST call.
     pub(super) rest_timeout: Duration,
     pub(super) draining: AtomicBool,
+    pub(super) costs: Costs,
 }
 
 impl Surfaces {
@@ -42,6 +46,19 @@ impl Surfaces {
         let response = self.rest.handle(request, &patience);
         self.record(named, Entrypoint::Rest, named::code_of(response.status), &call);
         response
+    }
+
+    fn answer(&self, request: Request) -> Response {
+        if self.grpc.takes(&request) {
+            let call = Call::of(&request);
+            return self.grpc.handle(&request, &Patience::default(), |path, message, code| {
+                self.record(named::of_grpc(path, message), Entrypoint::Grpc, code, &call);
+            });
+        }
+        match self.answer_operator(&request.target) {
+            Some(response) => response,
+            None => self.answer_rest(request),
+        }
     }
 
     /// One request that named a model: in the metrics and, at debug level, in the log.
@@ -88,20 +105,19 @@ impl Surfaces {
 
 impl Handler for Surfaces {
     fn handle(&self, request: Request) -> Response {
-        if self.grpc.takes(&request) {
-            let call = Call::of(&request);
-            return self.grpc.handle(&request, &Patience::default(), |path, message, code| {
-                self.record(named::of_grpc(path, message), Entrypoint::Grpc, code, &call);
-            });
+        let (kind, started) = (Kind::of(&request), Instant::now());
+        let response = self.answer(request);
+        if let Some(kind) = kind {
+            self.costs.record(kind, started.elapsed());
         }
-        match self.answer_operator(&request.target) {
-            Some(response) => response,
-            None => self.answer_rest(request),
-        }
+        response
     }
 
-    fn run_inline(&self, head: &RequestHead) -> bool {
-        matches!(path_of(&head.target), "/healthz" | "/readyz")
+    fn run_inline(&self, request: &Request) -> bool {
+        match Kind::of(request) {
+            Some(kind) => self.costs.is_cheap(kind),
+            None => matches!(path_of(&request.target), "/healthz" | "/readyz"),
+        }
     }
 
     fn record(&self, event: Event) {

@@ -272,9 +272,10 @@ pub trait Handler: Send + Sync + 'static {
         usize::MAX
     }
 
-    /// Whether the answer is so cheap (a few microseconds, never blocking) that the loop's thread may compute it.
-    fn run_inline(&self, head: &RequestHead) -> bool {
-        let _ = head;
+    /// Whether the answer is so cheap (some ten microseconds, never blocking) that the loop's thread may compute
+    /// it: handing a request to a worker and back costs more than that.
+    fn run_inline(&self, request: &Request) -> bool {
+        let _ = request;
         false
     }
 
@@ -286,7 +287,7 @@ pub trait Handler: Send + Sync + 'static {
         false
     }
 
-    /// The answer to a request that the wire refuses: 4xx for its shape or size, 429 and 503 for load.
+    /// The answer to a request that the wire refuses: 4xx for its shape or size, 429 for load.
     /// `head` is absent when it could not be read. gRPC calls are refused with a status instead.
     fn refuse(&self, head: Option<&RequestHead>, status: u16) -> Response {
         let _ = head;

@@ -131,6 +131,11 @@ impl Connection {
         self.ready.take()
     }
 
+    /// Whether [`Connection::next_request`] has one.
+    pub fn has_request(&self) -> bool {
+        self.ready.is_some()
+    }
+
     /// The answer to the request that was last taken.
     pub fn respond(&mut self, response: Response, clock: &Clock) {
         let State::Busy { asked, .. } = &self.state else { return };

@@ -211,7 +211,11 @@ impl Link {
 
     /// Whether [`Link::next_request`] has one.
     pub(super) fn has_request(&self) -> bool {
-        matches!(&self.machine, Machine::Http2(connection) if connection.has_request())
+        match &self.machine {
+            Machine::Unknown(..) => false,
+            Machine::Http1(connection) => connection.has_request(),
+            Machine::Http2(connection) => connection.has_request(),
+        }
     }
 
     /// Hands a response to the protocol.

@@ -41,8 +41,8 @@ const TICK: Duration = Duration::from_millis(250);
 const SCRATCH: usize = 128 << 10;
 /// Connections accepted before those that are open have their turn.
 const ACCEPTS: usize = 256;
-/// Requests of one connection answered on the loop's thread before others have their turn.
-const INLINE: usize = 32;
+/// How long the requests of one connection are answered on the loop's thread before others have their turn.
+const INLINE: Duration = Duration::from_micros(500);
 /// Idle connections closed at once when descriptors run out.
 const SHED: usize = 16;
 
@@ -290,26 +290,26 @@ impl Reactor {
         link.queued = false;
         let mut after = link.receive(&mut self.scratch, &self.clock);
         if after != After::Close {
-            let mut inline = 0;
-            while let Some((stream, mut request)) = link.next_request() {
-                let cheap =
-                    inline < INLINE && request.with_head(|head| self.settings.handler.run_inline(head));
-                let response = if cheap {
-                    inline += 1;
+            let started = self.clock.now();
+            while let Some((stream, request)) = link.next_request() {
+                let response = if self.settings.handler.run_inline(&request) {
                     Some(workers::call(&*self.settings.handler, request))
                 } else {
                     let origin = Origin { slot, generation, stream };
                     self.settings.workers.submit(origin, request).err().map(|mut request| {
-                        self.settings.handler.record(Event::RequestRefused(503));
-                        request.with_head(|head| link.context().refuse(Some(head), 503))
+                        self.settings.handler.record(Event::RequestRefused(429));
+                        request.with_head(|head| link.context().refuse(Some(head), 429))
                     })
                 };
                 if let Some(response) = response {
                     link.respond(stream, response, &self.clock);
+                    if started.elapsed() >= INLINE {
+                        break;
+                    }
                 }
             }
             after = match link.send(&self.clock) {
-                // Sending can bring up the next message of a stream.
+                // Its time was up, or sending has brought up the next message of a stream.
                 After::Wait if link.has_request() => After::Again,
                 After::Wait => after,
                 other => other,

@@ -60,6 +60,8 @@ struct Jobs {
     queue: VecDeque<Job>,
     limit: usize,
     idle: usize,
+    /// A thread has been woken and has not looked yet.
+    waking: bool,
     stopped: bool,
 }
 
@@ -97,12 +99,19 @@ impl Workers {
             return Err(Box::new(request));
         }
         jobs.queue.push_back(Job { origin, request });
-        let idle = jobs.idle > 0;
+        self.wake_one(jobs);
+        Ok(())
+    }
+
+    /// Wakes a thread, if one waits and none is on its way. Each wakes the next one when it finds more than it takes,
+    /// so that a batch of requests costs the loop one wake-up.
+    fn wake_one(&self, mut jobs: MutexGuard<'_, Jobs>) {
+        let wanted = jobs.idle > 0 && !jobs.waking && !jobs.queue.is_empty();
+        jobs.waking |= wanted;
         drop(jobs);
-        if idle {
+        if wanted {
             self.arrived.notify_one();
         }
-        Ok(())
     }
 
     /// Takes the responses that have gathered.
@@ -145,11 +154,13 @@ impl Workers {
                 return None;
             }
             if let Some(job) = jobs.queue.pop_front() {
+                self.wake_one(jobs);
                 return Some(job);
             }
             jobs.idle += 1;
             jobs = self.arrived.wait(jobs).unwrap_or_else(PoisonError::into_inner);
             jobs.idle -= 1;
+            jobs.waking = false;
         }
     }
 }
