@@ -561,7 +561,7 @@ fn bodies_beyond_the_memory_budget_are_refused() {
     let post = b"POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 90\r\n\r\n";
     for (limits, status) in [
         (Limits { connection_bytes: 50, ..limits() }, "HTTP/1.1 429 "),
-        (Limits { in_flight_bytes: 50, ..limits() }, "HTTP/1.1 503 "),
+        (Limits { in_flight_bytes: 50, ..limits() }, "HTTP/1.1 429 "),
     ] {
         let clock = Clock::new();
         let mut connection = connection(&clock, limits);

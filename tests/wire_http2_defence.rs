@@ -8,7 +8,9 @@ mod frames;
 use std::{sync::Arc, time::Duration};
 
 use frames::*;
-use kinglet::wire::{Clock, Context, Handler, Limits, Request, RequestHead, Response, http2::Connection};
+use kinglet::wire::{
+    Clock, Context, Handler, Limits, Request, RequestHead, Response, hpack::Decoder, http2::Connection,
+};
 
 struct Nothing;
 
@@ -269,7 +271,7 @@ fn receive_windows_are_enforced() {
 fn bodies_beyond_the_memory_budget_are_refused() {
     for (limits, status) in [
         (Limits { connection_bytes: 50_000, ..Limits::default() }, "429"),
-        (Limits { in_flight_bytes: 50_000, ..Limits::default() }, "503"),
+        (Limits { in_flight_bytes: 50_000, ..Limits::default() }, "429"),
     ] {
         let mut peer = Peer::new(limits);
         peer.send(join(&[post(1), post(3)]));
@@ -286,7 +288,7 @@ fn bodies_beyond_the_memory_budget_are_refused() {
 fn answers_that_nobody_takes_count() {
     for (limits, status) in [
         (Limits { connection_bytes: 50_000, ..Limits::default() }, "429"),
-        (Limits { in_flight_bytes: 50_000, ..Limits::default() }, "503"),
+        (Limits { in_flight_bytes: 50_000, ..Limits::default() }, "429"),
     ] {
         let mut peer = Peer::new(limits);
         peer.send(join(&[settings(&[(4, 0)]), get(1), get(3)]));
@@ -310,6 +312,55 @@ fn oversize_grpc_messages_get_a_status_not_a_reset() {
     assert!(peer.connection.next_request().is_none());
     let raw = peer.connection.output(&peer.clock).take();
     assert!(raw.windows(13).any(|bytes| bytes == b"grpc-status\x018"), "RESOURCE_EXHAUSTED");
+}
+
+/// The `grpc-status` and `grpc-message` of a trailers-only answer.
+fn grpc_status(raw: &[u8]) -> (String, String) {
+    let length = usize::from(u16::from_be_bytes([raw[1], raw[2]]));
+    let list = Decoder::new(4096, 4096, 100).decode(&raw[9..9 + length]).unwrap().headers;
+    let text = |name| list.get_str(name).unwrap_or_default().to_owned();
+    (text("grpc-status"), text("grpc-message"))
+}
+
+#[test]
+fn an_oversize_grpc_message_is_refused_by_its_prefix() {
+    let mut peer = Peer::new(Limits::default());
+    let fields = [("content-type", "application/grpc")];
+    peer.send(frame(HEADERS, 4, 1, request("POST", "/s/M", &fields)));
+    // 4 MiB and one byte, of which five come.
+    peer.send(data(1, [0, 0, 0x40, 0, 1, b'x', b'x', b'x', b'x', b'x'], false));
+    let (status, text) = grpc_status(&peer.connection.output(&peer.clock).take());
+    assert_eq!(status, "8");
+    assert!(text.starts_with("Received message larger than max (4194305 vs. 4194304)"), "{text}");
+    peer.send(frame(HEADERS, 4, 3, request("POST", "/s/M", &fields)));
+    peer.send(data(3, [0, 0, 0x40, 0, 0, b'x'], false));
+    assert_eq!(peer.read(), "", "the longest message is let through");
+}
+
+#[test]
+fn a_deadline_answers_and_cancels() {
+    let mut peer = Peer::new(Limits { streams: 2, ..Limits::default() });
+    let fields = [("content-type", "application/grpc"), ("grpc-timeout", "2S")];
+    let call = |stream| frame(HEADERS, 5, stream, request("POST", "/s/M", &fields));
+    peer.send(call(1));
+    let (stream, running) = peer.connection.next_request().unwrap();
+    peer.send(call(3));
+    peer.wait(1);
+    assert_eq!(peer.read(), "");
+    assert!(!running.cancelled.is_set());
+    peer.wait(1);
+    let raw = peer.connection.output(&peer.clock).take();
+    assert_eq!(grpc_status(&raw), ("4".to_owned(), "Deadline Exceeded".to_owned()));
+    assert_eq!(transcript(&raw).join(", ").matches("END").count(), 2, "both are answered");
+    assert!(running.cancelled.is_set());
+    assert!(peer.connection.next_request().is_none(), "what waited is not begun");
+    // The work that still runs keeps its place; what had not begun does not.
+    peer.send(join(&[get(5), get(7)]));
+    assert_eq!(peer.read(), "RST 7 REFUSED");
+    peer.connection.respond(stream, Response::empty(200), &peer.clock);
+    assert_eq!(peer.read(), "", "nobody waits for this answer");
+    peer.send(get(9));
+    assert_eq!(peer.read(), "");
 }
 
 #[test]
@@ -427,7 +478,7 @@ fn the_end_of_a_connection_cancels_its_requests() {
 
 #[test]
 fn answers_have_their_fields_and_trailers() {
-    use kinglet::wire::{Headers, hpack::Decoder};
+    use kinglet::wire::Headers;
     let mut peer = Peer::new(Limits::default());
     peer.send(get(1));
     let mut response = Response::new(200, "t/x", "abc");

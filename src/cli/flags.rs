@@ -15,6 +15,8 @@ pub enum Group {
     Batching,
     /// Threads.
     Threads,
+    /// What clients may use.
+    Limits,
     /// Kinglet's own.
     Kinglet,
     /// Accepted so that a command line for TensorFlow Serving goes on working.
@@ -23,12 +25,13 @@ pub enum Group {
 
 impl Group {
     /// Every group, in the order of the help text.
-    pub const ALL: [Group; 7] = [
+    pub const ALL: [Group; 8] = [
         Group::Models,
         Group::Network,
         Group::Loading,
         Group::Batching,
         Group::Threads,
+        Group::Limits,
         Group::Kinglet,
         Group::Accepted,
     ];
@@ -41,6 +44,7 @@ impl Group {
             Group::Loading => "Loading and versions",
             Group::Batching => "Batching",
             Group::Threads => "Threads",
+            Group::Limits => "Limits for clients (docs/SECURITY.md)",
             Group::Kinglet => "kinglet's own flags",
             Group::Accepted => "Accepted for TensorFlow Serving's command lines, without effect",
         }
@@ -111,7 +115,7 @@ const fn ignored(name: &'static str, kind: Kind, default: &'static str, reason: 
     Flag { name, group: Group::Accepted, kind, default, help: reason, effect: Effect::Ignored(reason) }
 }
 
-use Group::{Batching, Kinglet, Loading, Models, Network, Threads};
+use Group::{Batching, Kinglet, Limits, Loading, Models, Network, Threads};
 use Kind::{Switch, Value};
 
 const NUMBER: Kind = Value("N");
@@ -119,6 +123,9 @@ const PORT: Kind = Value("PORT");
 const FILE: Kind = Value("FILE");
 const FOLDER: Kind = Value("FOLDER");
 const TEXT: Kind = Value("TEXT");
+
+const BYTES: Kind = Value("BYTES");
+const SECONDS: Kind = Value("SECONDS");
 
 const NO_RUNTIME: &str = "there is no TensorFlow runtime to configure";
 const NO_TFLITE: &str = "no TFLite interpreters are pooled";
@@ -302,6 +309,84 @@ pub static FLAGS: &[Flag] = &[
     ),
     flag("tensorflow_intra_op_parallelism", Threads, NUMBER, "0", "As --tensorflow_session_parallelism."),
     flag("tensorflow_inter_op_parallelism", Threads, NUMBER, "0", "As --tensorflow_session_parallelism."),
+    flag(
+        "grpc_max_receive_message_bytes",
+        Limits,
+        BYTES,
+        "4194304",
+        "Longest gRPC message, decompressed; 0 has no limit, as TensorFlow Serving and --tfs_strict_compat.",
+    ),
+    flag("max_body_bytes", Limits, BYTES, "67108864", "Longest request body; above it 413."),
+    flag(
+        "max_header_bytes",
+        Limits,
+        BYTES,
+        "16384",
+        "Request line and header fields together; above it 431.",
+    ),
+    flag("max_headers", Limits, NUMBER, "100", "Header fields of a request; above it 431."),
+    flag("max_uri_bytes", Limits, BYTES, "8192", "Longest request target; above it 414."),
+    flag("first_byte_timeout", Limits, SECONDS, "75", "From accepting a connection to its first byte."),
+    flag("header_timeout", Limits, SECONDS, "10", "From the first byte of a head to its end; after it 408."),
+    flag(
+        "body_timeout",
+        Limits,
+        SECONDS,
+        "120",
+        "From the end of the head to that of the body; after it 408.",
+    ),
+    flag(
+        "min_body_rate",
+        Limits,
+        Value("BYTES/S"),
+        "1024",
+        "Bodies that come, and answers that are taken, more slowly are given up after a time of grace.",
+    ),
+    flag("idle_timeout", Limits, SECONDS, "75", "A connection without a request is closed after this time."),
+    flag(
+        "write_timeout",
+        Limits,
+        SECONDS,
+        "30",
+        "A client that takes nothing of its answer for so long is cut off.",
+    ),
+    flag("tls_handshake_timeout", Limits, SECONDS, "10", "For a TLS handshake."),
+    flag(
+        "max_connections",
+        Limits,
+        NUMBER,
+        "0",
+        "Connections at once; above it 503. 0 is 4096, or fewer if the limit of open files is lower.",
+    ),
+    flag(
+        "max_requests_per_connection",
+        Limits,
+        NUMBER,
+        "0",
+        "Requests before a connection is closed in good order; 0 has no limit.",
+    ),
+    flag(
+        "max_queued_per_worker",
+        Limits,
+        NUMBER,
+        "512",
+        "Requests that wait for each of --workers; above it 429, or RESOURCE_EXHAUSTED.",
+    ),
+    flag(
+        "max_in_flight_bytes",
+        Limits,
+        BYTES,
+        "0",
+        "Bodies and answers held for all clients; above it 429. 0 is a quarter of the memory.",
+    ),
+    flag(
+        "max_connection_bytes",
+        Limits,
+        BYTES,
+        "268435456",
+        "Bodies and answers held for one connection; above it 429.",
+    ),
+    flag("max_streams", Limits, NUMBER, "100", "HTTP/2 requests of one connection at the same time."),
     flag(
         "address",
         Kinglet,

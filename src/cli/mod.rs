@@ -8,12 +8,14 @@
 
 mod flags;
 mod help;
+mod limits;
 pub mod local;
 pub mod logging;
 mod options;
 mod values;
 
 pub use flags::{Effect, FLAGS, Flag, Group, Kind};
+pub use limits::NetworkLimits;
 pub use options::{ModelSource, Options, RestPort};
 pub use values::Values;
 

@@ -1,6 +1,6 @@
 //! The flags as typed options, and which of them exclude each other.
 
-use super::{CliError, Values};
+use super::{CliError, NetworkLimits, Values};
 use log::LevelFilter;
 use std::{net::IpAddr, path::PathBuf, thread, time::Duration};
 
@@ -90,6 +90,8 @@ pub struct Options {
     pub workers: usize,
     /// Threads of one request, at least 1.
     pub threads: usize,
+    /// What clients may use.
+    pub limits: NetworkLimits,
     /// TensorFlow Serving's behaviour also where it is poorer.
     pub strict: bool,
     /// What is logged.
@@ -142,6 +144,7 @@ impl Options {
             per_model_batching: values.switch("enable_per_model_batching_parameters")?,
             workers: or(values.count("workers")?, classic_workers),
             threads: threads(values, cpus)?,
+            limits: NetworkLimits::from_values(values, strict)?,
             strict,
             log_level: values
                 .text("log_level")

@@ -4,7 +4,9 @@
 //! comes too early is told that the models are still being loaded.
 #![forbid(unsafe_code)]
 
+mod cheap;
 mod handler;
+mod limits;
 mod load;
 mod named;
 mod observed;
@@ -23,7 +25,7 @@ use crate::{
     },
     cli::{ModelSource, Options},
     models::{ConfigSource, Error, Manager, ManagerSettings, ModelsConfig, Monitoring, Registry, Stats},
-    wire::{Limits, Server, ServerConfig, WireError},
+    wire::{Server, ServerConfig, WireError},
 };
 use handler::Surfaces;
 use load::FormatLoader;
@@ -67,7 +69,7 @@ pub fn run(options: &Options) -> Result<(), ServeError> {
 
     let surfaces = Arc::new(surfaces(options, &registry, manager.clone(), stats, monitoring));
     let (binds, described) = places::of(options);
-    let limits = Limits { require_host: !options.strict, ..Limits::default() };
+    let limits = limits::of(options);
     let config = ServerConfig { binds, workers: options.workers, limits, tls: None, require_tls: false };
     let server = Server::bind(config, surfaces.clone()).map_err(|error| {
         ServeError::Wire(
@@ -175,7 +177,7 @@ fn surfaces(
 ) -> Surfaces {
     let rest = tfs_rest::Config { strict: options.strict, cors: options.cors };
     let form = if options.answer_tensor_content { Form::Content } else { Form::Lists };
-    let max_message = Limits::default().grpc_message;
+    let max_message = limits::of(options).grpc_message;
     let grpc = tfs_grpc::Options { form, max_message, ..tfs_grpc::Options::default() };
     let admin = manager.map(|manager| manager as Arc<dyn ModelAdmin>);
     let grpc = TfsGrpc::new(registry.clone(), admin, grpc);
@@ -188,6 +190,7 @@ fn surfaces(
         monitoring,
         rest_timeout: options.rest_timeout,
         draining: AtomicBool::new(false),
+        costs: cheap::Costs::new(),
     }
 }
 

@@ -27,12 +27,9 @@ pub(crate) enum Exceeded {
 }
 
 impl Exceeded {
-    /// The status that says so: the client holds too much, or the server does.
+    /// The status that says so: whoever holds too much, the client may try again later.
     pub(crate) fn status(self) -> u16 {
-        match self {
-            Exceeded::Own => 429,
-            Exceeded::Parent => 503,
-        }
+        429
     }
 }
 

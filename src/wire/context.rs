@@ -30,13 +30,22 @@ impl Context {
 
     /// The largest body that this request may have, in bytes.
     pub(crate) fn body_limit(&self, head: &RequestHead) -> usize {
-        let own = if head.is_grpc() { self.limits.grpc_message.saturating_add(5) } else { self.limits.body };
+        let message = self.limits.grpc_message.saturating_add(5);
+        let own = match grpc::Form::of(&head.headers) {
+            None => self.limits.body,
+            // Four characters of base64 for three bytes.
+            Some(grpc::Form::WebText) => message.saturating_add(message / 3 + 4),
+            Some(_) => message,
+        };
         own.min(self.handler.body_limit(head))
     }
 
     /// The answer to a request that the wire refuses, in the form that its client understands.
     pub(crate) fn refuse(&self, head: Option<&RequestHead>, status: u16) -> Response {
         match head {
+            Some(head) if head.is_grpc() && status == 413 => {
+                grpc::refuse_message(&head.headers, &[], None, self.limits.grpc_message)
+            }
             Some(head) if head.is_grpc() => grpc::refuse(&head.headers, status),
             _ => self.handler.refuse(head, status),
         }

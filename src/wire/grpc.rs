@@ -139,16 +139,42 @@ pub fn encode(result: Result<Body, Status>, request: &Request) -> Response {
 
 /// The response to a call that the wire refuses for the reason that `status`, an HTTP code, gives.
 pub(crate) fn refuse(headers: &Headers, status: u16) -> Response {
+    let busy = matches!(status, 429 | 503);
     let status = match status {
         408 => Status::of(Code::DeadlineExceeded, "the message came too slowly"),
         413 => Status::of(Code::ResourceExhausted, "the message is larger than the limit"),
-        429 => Status::of(Code::ResourceExhausted, "this connection has too much under way"),
+        504 => Status::of(Code::DeadlineExceeded, "Deadline Exceeded"),
+        429 | 503 => Status::of(Code::ResourceExhausted, "too much is under way, try again later"),
         431 => Status::of(Code::ResourceExhausted, "the metadata is larger than the limit"),
-        503 => Status::of(Code::ResourceExhausted, "the server is busy, try again later"),
         501 | 405 | 414 => Status::of(Code::Unimplemented, "no such method"),
         _ => Status::of(Code::Internal, "the call could not be served"),
     };
-    respond(headers, None, Some(status))
+    let mut response = respond(headers, None, Some(status));
+    if busy {
+        response.headers.push("retry-after", "1");
+    }
+    response
+}
+
+/// The refusal of a message that is longer than `max` bytes; `body` is what has come of it, or `declared` its length.
+pub(crate) fn refuse_message(headers: &Headers, body: &[u8], declared: Option<u64>, max: usize) -> Response {
+    let announced = announced_length(body).map(|length| length as u64);
+    let length = announced.or(declared.map(|length| length.saturating_sub(PREFIX as u64)));
+    // In base64 neither is the length of the message; and a body may hold more than its prefix says.
+    let length = length.filter(|length| *length > max as u64 && Form::of(headers) != Some(Form::WebText));
+    respond(headers, None, Some(too_large(length, max)))
+}
+
+/// The length of the first message of a body, once its prefix has come.
+pub(crate) fn announced_length(body: &[u8]) -> Option<usize> {
+    let [_, length @ ..] = body.first_chunk::<PREFIX>()?;
+    Some(u32::from_be_bytes(*length) as usize)
+}
+
+/// When the client of a native call stops waiting, counted from `received`; `None` also for what is malformed.
+pub(crate) fn deadline_of(headers: &Headers, received: Instant) -> Option<Instant> {
+    let timeout = headers.get("grpc-timeout").filter(|_| Form::of(headers) == Some(Form::Native))?;
+    received.checked_add(parse_timeout(timeout)?)
 }
 
 fn respond(headers: &Headers, message: Option<(Body, bool)>, status: Option<Status>) -> Response {
@@ -222,7 +248,7 @@ fn take_message(headers: &Headers, mut body: Bytes, max: usize) -> Result<(Bytes
         _ => return Err(broken("a message has unknown flags")),
     };
     if length > max {
-        return Err(too_large(length, max));
+        return Err(too_large(Some(length as u64), max));
     }
     if body.len() - PREFIX < length {
         return Err(broken("a message is cut short"));
@@ -253,11 +279,14 @@ fn take_message(headers: &Headers, mut body: Bytes, max: usize) -> Result<(Bytes
     }
 }
 
-fn too_large(length: usize, max: usize) -> Status {
+/// Begins as gRPC's own text does, for those who look for it.
+fn too_large(length: Option<u64>, max: usize) -> Status {
+    let length = length.map_or("more".to_owned(), |length| length.to_string());
     Status::of(
         Code::ResourceExhausted,
         format!(
-            "Received message larger than max ({length} vs. {max}); raise the limit or send less at once"
+            "Received message larger than max ({length} vs. {max}); \
+             the server's --grpc_max_receive_message_bytes is its limit, 0 lifts it"
         ),
     )
 }

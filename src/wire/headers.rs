@@ -28,6 +28,16 @@ impl Headers {
         Headers::default()
     }
 
+    /// An empty list with room for `fields` fields of `bytes` bytes together.
+    pub(crate) fn with_capacity(fields: usize, bytes: usize) -> Headers {
+        Headers { text: Vec::with_capacity(bytes), fields: Vec::with_capacity(fields) }
+    }
+
+    /// The bytes of all names and values.
+    pub(crate) fn text_len(&self) -> usize {
+        self.text.len()
+    }
+
     /// Appends a field. The text is taken as it is; what cannot be sent is left out when the message is written.
     pub fn push(&mut self, name: impl AsRef<[u8]>, value: impl AsRef<[u8]>) {
         let start = self.text.len();

@@ -42,10 +42,10 @@ pub struct Limits {
     pub connections: usize,
     /// Requests served over one connection before it is closed in good order.
     pub requests_per_connection: u64,
-    /// Complete requests that wait for a worker, per worker. Above: 503, or RESOURCE_EXHAUSTED. Some hundred
+    /// Complete requests that wait for a worker, per worker. Above: 429, or RESOURCE_EXHAUSTED. Some hundred
     /// keep-alive clients that wait for each other are no overload; what they hold is bounded in bytes.
     pub queued_per_worker: usize,
-    /// Bodies received or about to be sent, over all connections. Above: 503, or RESOURCE_EXHAUSTED.
+    /// Bodies received or about to be sent, over all connections. Above: 429, or RESOURCE_EXHAUSTED.
     pub in_flight_bytes: usize,
     /// The same for one connection. Above: 429, or RESOURCE_EXHAUSTED.
     pub connection_bytes: usize,
@@ -70,7 +70,7 @@ impl Default for Limits {
             header_count: 100,
             uri: 8 << 10,
             body: 64 << 20,
-            grpc_message: 64 << 20,
+            grpc_message: 4 << 20,
             chunk_extension: 256,
             first_byte: Duration::from_secs(75),
             head_time: Duration::from_secs(10),

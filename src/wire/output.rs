@@ -11,6 +11,9 @@ use bytes::{Buf, Bytes, BytesMut};
 /// From this length on, a piece is queued instead of copied.
 const LARGE: usize = 4 << 10;
 
+/// Room for the head of a usual answer.
+const FIRST: usize = 512;
+
 /// A queue of bytes.
 #[derive(Debug, Default)]
 pub struct Output {
@@ -32,6 +35,9 @@ impl Output {
 
     /// Appends a copy of `bytes`.
     pub fn put(&mut self, bytes: &[u8]) {
+        if self.tail.capacity() == 0 {
+            self.tail.reserve(FIRST.max(bytes.len()));
+        }
         self.tail.extend_from_slice(bytes);
         self.length += bytes.len();
     }

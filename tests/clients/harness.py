@@ -33,6 +33,8 @@ ROOT = pathlib.Path(__file__).resolve().parents[2]
 SHARED = pathlib.Path(os.environ.get("KINGLET_SHARED", ROOT.parent / "shared"))
 MODELS = SHARED / "models" / "tfs"
 TIMEOUT = 30
+# Tests send more than the 4 MiB that a message may have by default.
+LARGE_MESSAGES = "--grpc_max_receive_message_bytes=268435456"
 
 # Model name, folder under MODELS, further fields of its configuration.
 TFS_MODELS = [
@@ -185,7 +187,7 @@ def tfs_server():
 @functools.cache
 def built_in_server():
     """A server with the models that are in the binary."""
-    server = Server()
+    server = Server(LARGE_MESSAGES)
     atexit.register(server.stop)
     return server.wait_for("half_plus_three", "iris", "digits")
 

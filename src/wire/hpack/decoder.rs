@@ -85,7 +85,7 @@ impl Decoder {
     /// Decodes one complete block.
     pub fn decode(&mut self, block: &[u8]) -> Result<Decoded, HpackError> {
         let mut reader = Reader { bytes: block };
-        let mut list = List { headers: Headers::new(), size: 0, too_large: false };
+        let mut list = List { headers: Headers::with_capacity(12, 256), size: 0, too_large: false };
         let mut fields = false;
         while let Some(first) = reader.peek() {
             if first & 0xe0 == 0x20 {

@@ -116,7 +116,7 @@ pub(super) fn parse(bytes: &[u8], context: &Context) -> Result<Head, Refused> {
     let (Some(method), Some(target), Some(version)) = (parsed.method, parsed.path, parsed.version) else {
         return Err(Refused(400));
     };
-    let mut headers = Headers::new();
+    let mut headers = Headers::with_capacity(parsed.headers.len(), bytes.len());
     for field in parsed.headers.iter() {
         headers.push(field.name, field.value);
     }

@@ -9,6 +9,8 @@ use std::{
 use crate::wire::{
     clock::Clock,
     context::Context,
+    grpc,
+    headers::Headers,
     hpack,
     message::{Event, Protocol, Request, Response},
     output::Output,
@@ -217,6 +219,7 @@ impl Connection {
             return self.fail(ConnectionError(ErrorCode::NoError, "the peer was too slow"));
         }
         let mut slow_requests = Vec::new();
+        let mut late = Vec::new();
         let mut silent = Vec::new();
         for (id, stream) in &self.streams {
             match &stream.phase {
@@ -228,6 +231,9 @@ impl Connection {
                     }
                 }
                 Phase::Listening(since) if clock.since(*since) >= limits.idle => silent.push(*id),
+                Phase::Running if stream.deadline.is_some_and(|deadline| deadline <= self.now) => {
+                    late.push(*id)
+                }
                 Phase::Listening(_) | Phase::Running => {}
                 Phase::Sending(sending) => {
                     let stalled = clock.since(sending.progressed) >= limits.write_stall;
@@ -242,6 +248,9 @@ impl Connection {
         for id in slow_requests {
             self.refuse_stream(id, 408, clock);
         }
+        for id in late {
+            self.give_up(id, clock);
+        }
         for id in silent {
             self.reset(id, ErrorCode::Cancel);
         }
@@ -249,6 +258,19 @@ impl Connection {
             frame::put_goaway(&mut self.output, self.last_stream, ErrorCode::NoError, "");
             self.life = Life::Over;
         }
+    }
+
+    /// Answers a call whose deadline has passed, and cancels its work.
+    fn give_up(&mut self, id: u32, clock: &Clock) {
+        if let Some(stream) = self.streams.get_mut(&id) {
+            stream.cancelled.set();
+        }
+        self.context.record(Event::Cancelled);
+        let waiting = self.ready.len();
+        self.ready.retain(|(ready, _)| *ready != id);
+        self.orphans += u32::from(self.ready.len() == waiting);
+        let native = Headers::new().with("content-type", "application/grpc");
+        self.begin_response(id, grpc::refuse(&native, 504), clock);
     }
 
     /// Sends the GOAWAY that counts.

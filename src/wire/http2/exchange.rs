@@ -103,6 +103,9 @@ impl Connection {
             let mut response = Response::new(200, "application/grpc", Bytes::new());
             response.trailers = Some(Headers::new().with("grpc-status", "0"));
             response
+        } else if refused == 413 {
+            let max = exchange.limit.saturating_sub(5);
+            grpc::refuse_message(&exchange.head.headers, &exchange.buffer, None, max)
         } else {
             grpc::refuse(&exchange.head.headers, refused)
         };

@@ -9,6 +9,7 @@ use std::time::Instant;
 use crate::wire::{
     budget::{Charge, Exceeded},
     clock::Clock,
+    grpc,
     headers::Headers,
     message::{Cancelled, Event, Request, RequestHead},
 };
@@ -252,8 +253,15 @@ impl Connection {
         } else {
             match stream.charge.grow(bytes.len()) {
                 Ok(()) => {
+                    let known = request.body.len() >= 5;
                     request.body.extend_from_slice(bytes);
-                    return Ok(());
+                    // A message that is too long is told so before all of it has been sent.
+                    let native = !known && grpc::Form::of(&request.head.headers) == Some(grpc::Form::Native);
+                    let announced = grpc::announced_length(&request.body).filter(|_| native);
+                    if announced.is_none_or(|length| length <= request.limit.saturating_sub(5)) {
+                        return Ok(());
+                    }
+                    413
                 }
                 Err(exceeded) => exceeded.status(),
             }
@@ -412,9 +420,11 @@ impl Connection {
         let expects_continue = head.headers.get("expect").is_some_and(|value| value == b"100-continue");
         let exchange = if refused.is_none() { Exchange::open(&head, limit, self) } else { None };
         let head_only = head.method == "HEAD";
+        let mut deadline = None;
         let phase = if exchange.is_some() {
             Phase::Listening(self.now)
         } else {
+            deadline = grpc::deadline_of(&head.headers, self.now);
             Phase::Receiving(Box::new(Receiving {
                 head,
                 body: Vec::new(),
@@ -432,6 +442,7 @@ impl Connection {
             cancelled: Cancelled::default(),
             charge: Charge::new(&self.context.budget),
             exchange,
+            deadline,
             phase,
         };
         self.streams.insert(id, stream);
@@ -478,7 +489,13 @@ impl Connection {
             return;
         };
         self.context.record(Event::RequestRefused(status));
-        let response = self.context.refuse(Some(&receiving.head), status);
+        let Receiving { head, body, declared, limit, .. } = &*receiving;
+        let response = if status == 413 && head.is_grpc() {
+            let max = self.context.limits.grpc_message.min(limit.saturating_sub(5));
+            grpc::refuse_message(&head.headers, body, *declared, max)
+        } else {
+            self.context.refuse(Some(head), status)
+        };
         drop(receiving);
         self.begin_response(id, response, clock);
     }

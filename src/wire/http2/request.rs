@@ -35,7 +35,7 @@ pub(super) fn read(list: &Headers, context: &Context) -> Reading {
 
 fn read_checked(list: &Headers, context: &Context) -> Option<Reading> {
     let mut pseudo = Pseudo::default();
-    let mut headers = Headers::new();
+    let mut headers = Headers::with_capacity(list.len(), list.text_len());
     for (name, value) in list.iter() {
         if let Some(b':') = name.first() {
             // Pseudo-fields come first and once (RFC 9113, 8.3).

@@ -31,6 +31,8 @@ pub(super) struct Stream {
     pub(super) charge: Charge,
     /// Set while the messages of the call are answered one by one.
     pub(super) exchange: Option<Box<Exchange>>,
+    /// When the client of a gRPC call stops waiting.
+    pub(super) deadline: Option<Instant>,
 }
 
 pub(super) enum Phase {
