@@ -3,7 +3,6 @@
 //!
 //! `cargo bench --bench json` prints the least time of each over a body of [1,224,224,3] numbers,
 //! and how many times serde_json's `Value` takes as long.
-
 #![allow(clippy::print_stdout, reason = "a bench reports on standard output")]
 
 use kinglet::api::json::{Collector, Conversion, Document, FromNumber, Value, write::Writer};
