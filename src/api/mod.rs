@@ -3,7 +3,9 @@
 //! No surface calls another, and none knows a model format.
 #![forbid(unsafe_code)]
 
+pub mod auth;
 pub mod json;
+pub mod modelarts;
 pub mod protobuf;
 pub mod tensor_proto;
 pub mod tfs_grpc;

@@ -102,10 +102,27 @@ impl Headers {
     }
 }
 
+/// Fields that carry credentials; their values are never shown.
+const SECRET: [&str; 8] = [
+    "authorization",
+    "proxy-authorization",
+    "x-auth-token",
+    "x-apig-appcode",
+    "apikey",
+    "x-security-token",
+    "cookie",
+    "set-cookie",
+];
+
 impl fmt::Debug for Headers {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-        f.debug_list().entries(self.iter().map(|(name, value)| (text(name), text(value)))).finish()
+        let is_secret =
+            |name: &[u8]| SECRET.iter().any(|secret| name.eq_ignore_ascii_case(secret.as_bytes()));
+        let shown = |(name, value)| {
+            (text(name), if is_secret(name) { "(not shown)".to_owned() } else { text(value) })
+        };
+        f.debug_list().entries(self.iter().map(shown)).finish()
     }
 }
 
@@ -147,6 +164,12 @@ mod tests {
         let headers = Headers::new().with("x", [0xff, 0xfe]);
         assert_eq!(headers.get("x"), Some(&[0xff, 0xfe][..]));
         assert_eq!(headers.get_str("x"), None);
+    }
+
+    #[test]
+    fn credentials_are_not_shown() {
+        let shown = format!("{:?}", Headers::new().with("X-Auth-Token", "abc").with("Accept", "x/y"));
+        assert_eq!(shown, r#"[("X-Auth-Token", "(not shown)"), ("Accept", "x/y")]"#);
     }
 
     #[test]
