@@ -1,6 +1,6 @@
 //! A model read from disk becomes a servable: each signature's graph is compiled for a backend.
 
-use super::{Error, Patience, Program, Servable, Signature, TensorInfo};
+use super::{Error, Patience, Program, Servable, Signature, TensorInfo, sidecar::Declared};
 use crate::{
     formats::{FormatError, LoadedModel, LoadedSignature},
     graph::{self, Backend, GraphError, RunOptions},
@@ -28,6 +28,7 @@ impl Servable {
             signatures,
             definitions: model.definitions,
             weight_bytes: model.weight_bytes,
+            declared: Declared::default(),
         })
     }
 }
@@ -75,7 +76,7 @@ impl Program for GraphProgram {
 
 impl From<crate::formats::TensorInfo> for TensorInfo {
     fn from(info: crate::formats::TensorInfo) -> Self {
-        Self { name: info.name, tensor: info.tensor, dtype: info.dtype, shape: info.shape }
+        Self { name: info.name, tensor: info.tensor, dtype: info.dtype, shape: info.shape, image: None }
     }
 }
 

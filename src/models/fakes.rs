@@ -1,6 +1,6 @@
 //! Servables for tests: programs that return what they are told to.
 
-use super::{Error, Patience, Program, Servable, Signature, TensorInfo, data_type};
+use super::{Error, Patience, Program, Servable, Signature, TensorInfo, data_type, sidecar::Declared};
 use crate::{
     proto::tensorflow::{self, SignatureDef, tensor_info::Encoding},
     tensor::{DType, Tensor},
@@ -60,6 +60,7 @@ pub(crate) fn signature(
             tensor: tensor.into(),
             dtype: Some(dtype),
             shape: None,
+            image: None,
         };
         all.iter().map(info).collect::<Vec<_>>()
     };
@@ -99,5 +100,12 @@ pub(crate) fn servable(
         signatures.into_iter().map(|signature| (signature.name.clone(), signature)).collect();
     let definitions =
         signatures.iter().map(|(name, signature)| (name.clone(), signature.definition.clone())).collect();
-    Servable { name: name.into(), version, signatures, definitions, weight_bytes: 0 }
+    Servable {
+        name: name.into(),
+        version,
+        signatures,
+        definitions,
+        weight_bytes: 0,
+        declared: Declared::default(),
+    }
 }

@@ -10,14 +10,17 @@ mod error;
 mod example;
 #[cfg(test)]
 pub(crate) mod fakes;
+pub mod image;
 mod loader;
 mod manager;
 mod multi;
+pub mod postprocess;
 mod predict;
 mod registry;
 mod request;
 mod run;
 mod servable;
+pub mod sidecar;
 mod signature_text;
 mod source;
 mod stats;

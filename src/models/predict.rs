@@ -5,9 +5,10 @@
 
 use super::{
     Error, Request, Response, Servable, Signature,
+    image::{image_input, images_to_tensor},
     run::{dtype_mismatch, run, signature_name},
 };
-use crate::tensor::Tensor;
+use crate::tensor::{DType, Tensor};
 use std::collections::BTreeSet;
 
 /// Runs a signature on named tensors. The request's model is not looked at: `servable` answers.
@@ -21,7 +22,8 @@ pub fn predict(servable: &Servable, request: Request) -> Result<Response, Error>
     let aliases: Vec<&str> = request.inputs.iter().map(|(alias, _)| alias.as_str()).collect();
     let signature = check_inputs(servable, request.signature.as_deref(), &aliases)?;
     let wanted = wanted_outputs(signature, &request.outputs)?;
-    let inputs = in_signature_order(signature, &request.inputs)?;
+    let mut inputs = in_signature_order(signature, &request.inputs)?;
+    decode_images(signature, &mut inputs)?;
     if let Some(mismatch) = dtype_mismatch(signature, &inputs) {
         return Err(mismatch);
     }
@@ -124,6 +126,19 @@ fn wanted_outputs(signature: &Signature, filter: &[String]) -> Result<Vec<usize>
     Ok(wanted)
 }
 
+/// Image files that were sent to inputs of pixels become pixels.
+fn decode_images(signature: &Signature, inputs: &mut [Tensor]) -> Result<(), Error> {
+    for (info, tensor) in signature.inputs.iter().zip(inputs) {
+        if tensor.dtype() == DType::String
+            && let Some(how) = image_input(info)
+        {
+            let files = tensor.as_strings().map_err(|error| Error::internal(error.to_string()))?;
+            *tensor = images_to_tensor(info, &how, files)?.0;
+        }
+    }
+    Ok(())
+}
+
 /// One tensor per signature input, defaults filled in.
 fn in_signature_order(signature: &Signature, given: &[(String, Tensor)]) -> Result<Vec<Tensor>, Error> {
     let tensor_of = |alias: &str| {
@@ -148,12 +163,9 @@ fn list<T: AsRef<str>>(names: impl Iterator<Item = T>) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{
-        models::{
-            Code, Patience,
-            fakes::{self, Returns},
-        },
-        tensor::DType,
+    use crate::models::{
+        Code, Patience,
+        fakes::{self, Returns},
     };
     use std::time::{Duration, Instant};
 

@@ -1,6 +1,6 @@
 //! One loaded version of a model: its signatures and the programs behind them.
 
-use super::{Error, Patience};
+use super::{Error, Patience, image::ImageInput, run::DEFAULT_SIGNATURE, sidecar::Declared};
 use crate::{
     proto::tensorflow::SignatureDef,
     tensor::{DType, Tensor},
@@ -32,6 +32,8 @@ pub struct TensorInfo {
     pub dtype: Option<DType>,
     /// Dimensions, `None` for an unknown one; `None` altogether when the rank is unknown.
     pub shape: Option<Vec<Option<usize>>>,
+    /// How an input takes images, if its kinglet.toml says so.
+    pub image: Option<Arc<ImageInput>>,
 }
 
 /// One callable signature.
@@ -62,11 +64,20 @@ pub struct Servable {
     pub definitions: BTreeMap<String, SignatureDef>,
     /// Bytes of weights and other constants.
     pub weight_bytes: usize,
+    /// What its kinglet.toml says; nothing without one.
+    pub declared: Declared,
 }
 
 impl Servable {
     /// The signature of that name.
     pub fn signature(&self, name: &str) -> Option<&Signature> {
         self.signatures.get(name)
+    }
+
+    /// The signature that is meant where none is named: the declared one, `serving_default`, or the only one.
+    pub fn main_signature(&self) -> Option<&Signature> {
+        let named = self.declared.signature.as_deref().unwrap_or(DEFAULT_SIGNATURE);
+        let only = || self.signatures.values().next().filter(|_| self.signatures.len() == 1);
+        self.signature(named).or_else(only)
     }
 }

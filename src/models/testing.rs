@@ -1,6 +1,6 @@
 //! Fakes that the tests of this floor share.
 
-use super::{Error, Patience, Program, Servable, Signature, TensorInfo};
+use super::{Error, Patience, Program, Servable, Signature, TensorInfo, sidecar::Declared};
 use crate::{
     proto::tensorflow::SignatureDef,
     tensor::{DType, Tensor},
@@ -37,6 +37,7 @@ pub(crate) fn servable_with(name: &str, version: i64, program: Arc<dyn Program>)
         tensor: format!("{name}:0"),
         dtype: Some(DType::F32),
         shape: Some(vec![None]),
+        image: None,
     };
     let signature = Signature {
         name: "serving_default".into(),
@@ -52,5 +53,6 @@ pub(crate) fn servable_with(name: &str, version: i64, program: Arc<dyn Program>)
         signatures: BTreeMap::from([(signature.name.clone(), signature)]),
         definitions: BTreeMap::new(),
         weight_bytes: 0,
+        declared: Declared::default(),
     }
 }

@@ -2,11 +2,15 @@
 
 use super::{observed::observed, warm_up};
 use crate::{
+    api::modelarts,
     cli::Options,
     formats::{self, LoadOptions, built_in},
     graph::Cpu,
     kernels::{Threads, best},
-    models::{BatchParameters, Error, Loader, Registry, Scheduler, Servable, Stats, batched},
+    models::{
+        BatchParameters, Error, Loader, Registry, Scheduler, Servable, Stats, TensorInfo, batched, image,
+        sidecar,
+    },
 };
 use std::{path::Path, sync::Arc};
 
@@ -57,7 +61,8 @@ impl FormatLoader {
 impl Loader for FormatLoader {
     fn load(&self, name: &str, version: i64, path: &Path) -> Result<Servable, Error> {
         let model = formats::load(path, &self.options)?;
-        let servable = Servable::assemble(name, version, model, &self.backend)?;
+        let mut servable = Servable::assemble(name, version, model, &self.backend)?;
+        sidecar::apply(&mut servable, path)?;
         self.finish(servable, Some(path))
     }
 }
@@ -91,7 +96,18 @@ pub(super) fn publish_built_in(registry: &Registry, loader: &FormatLoader) -> Re
     Ok(())
 }
 
-/// Describes the model at a path, for `kinglet inspect`.
+/// Describes the model at a path, for `kinglet inspect`; beside a customize_service.py, with the kinglet.toml that does
+/// the same.
 pub fn inspect(path: &Path) -> Result<String, Error> {
-    Ok(formats::describe(&formats::load(path, &LoadOptions::default())?))
+    let model = formats::load(path, &LoadOptions::default())?;
+    let mut text = formats::describe(&model);
+    let python = path.join("customize_service.py");
+    if let Ok(code) = std::fs::read(&python) {
+        let inputs = model.signatures.values().flat_map(|signature| &signature.inputs);
+        let mut images = inputs.cloned().map(TensorInfo::from).filter(image::takes_images);
+        let input = images.next().map(|info| info.name);
+        text.push_str("\ncustomize_service.py is not run. This kinglet.toml beside the model does what it seems to do:\n\n");
+        text.push_str(&modelarts::suggest(&String::from_utf8_lossy(&code), input.as_deref()));
+    }
+    Ok(text)
 }

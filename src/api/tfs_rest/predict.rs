@@ -6,7 +6,9 @@ use super::{
 };
 use crate::{
     api::json::{Document, Kind, SyntaxError, Value},
-    models::{self, DEFAULT_SIGNATURE, Error, ModelRef, Patience, Request, Servable, Signature},
+    models::{
+        self, DEFAULT_SIGNATURE, Error, ModelRef, Patience, Request, Servable, Signature, image::takes_images,
+    },
     tensor::{DType, Shape, Tensor},
 };
 use bytes::Bytes;
@@ -151,7 +153,7 @@ impl TfsRest {
                  required as per tensorinfo_map",
             ));
         }
-        let tensor = |Column { name, dtype, mut builder, .. }: Column<'_>| {
+        let tensor = |Column { name, dtype, builder, files, .. }: Column<'_>| {
             let value = if named { inputs.find(name) } else { Some(inputs) };
             let value = value.ok_or_else(|| {
                 Error::invalid_argument(format!("Missing named input: {name} in 'inputs' object."))
@@ -159,6 +161,10 @@ impl TfsRest {
             if let Some(tensor) = collected.tensor(value, dtype) {
                 return Ok((name.to_owned(), tensor));
             }
+            let mut builder = match files {
+                Some(files) if is_base64(value) || value.items().next().is_some_and(is_base64) => files,
+                _ => builder,
+            };
             let (shape, _) = builder.append(value)?;
             Ok((name.to_owned(), builder.finish(shape)?))
         };
@@ -171,6 +177,10 @@ impl TfsRest {
             name: &info.name,
             dtype: info.dtype,
             builder: Builder::new(info, &signature.definition, body, conversion),
+            files: takes_images(info).then(|| {
+                let info = models::TensorInfo { dtype: Some(DType::String), ..info.clone() };
+                Builder::new(&info, &signature.definition, body, conversion)
+            }),
             item: None,
             last_row: None,
         };
@@ -183,6 +193,8 @@ struct Column<'a> {
     name: &'a str,
     dtype: Option<DType>,
     builder: Builder<'a>,
+    /// For an input of pixels: takes image files instead.
+    files: Option<Builder<'a>>,
     /// Shape and number of elements that the first row gave.
     item: Option<(Shape, usize)>,
     /// The row that gave it a value last.
@@ -191,6 +203,12 @@ struct Column<'a> {
 
 impl Column<'_> {
     fn add(&mut self, value: Value<'_>) -> Result<(), Error> {
+        if self.item.is_none()
+            && is_base64(value)
+            && let Some(files) = self.files.take()
+        {
+            self.builder = files;
+        }
         let (shape, size) = self.builder.append(value)?;
         match &self.item {
             None => self.item = Some((shape, size)),
