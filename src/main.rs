@@ -30,6 +30,10 @@ fn main() -> ExitCode {
         },
         Command::Run(arguments) => told(local::run::run(&arguments, &mut stdout())),
         Command::Bench(arguments) => told(local::bench::bench(&arguments, &mut stdout())),
+        Command::NewToken(options) => match server::new_token(options) {
+            Ok(text) => say(&text),
+            Err(error) => fail(1, &error),
+        },
         Command::Serve(options, unknown) => {
             for argument in &unknown {
                 say_error(&format!("unknown argument: {argument}"));

@@ -9,6 +9,8 @@ pub enum Group {
     Models,
     /// Ports and protocols.
     Network,
+    /// Who may call, and encryption.
+    Security,
     /// Loading and unloading.
     Loading,
     /// Batching.
@@ -25,9 +27,10 @@ pub enum Group {
 
 impl Group {
     /// Every group, in the order of the help text.
-    pub const ALL: [Group; 8] = [
+    pub const ALL: [Group; 9] = [
         Group::Models,
         Group::Network,
+        Group::Security,
         Group::Loading,
         Group::Batching,
         Group::Threads,
@@ -41,6 +44,7 @@ impl Group {
         match self {
             Group::Models => "Models",
             Group::Network => "Network",
+            Group::Security => "Tokens and TLS",
             Group::Loading => "Loading and versions",
             Group::Batching => "Batching",
             Group::Threads => "Threads",
@@ -115,7 +119,7 @@ const fn ignored(name: &'static str, kind: Kind, default: &'static str, reason: 
     Flag { name, group: Group::Accepted, kind, default, help: reason, effect: Effect::Ignored(reason) }
 }
 
-use Group::{Batching, Kinglet, Limits, Loading, Models, Network, Threads};
+use Group::{Batching, Kinglet, Limits, Loading, Models, Network, Security, Threads};
 use Kind::{Switch, Value};
 
 const NUMBER: Kind = Value("N");
@@ -134,6 +138,20 @@ const NO_ACCELERATOR: &str = "models run on the CPU";
 /// All flags, in the order of the help text.
 pub static FLAGS: &[Flag] = &[
     flag("model_name", Models, TEXT, "default", "Name of the model at --model_base_path."),
+    flag(
+        "modelarts_package",
+        Models,
+        FOLDER,
+        "",
+        "Serve the `model` folder of a ModelArts package (saved_model.pb and config.json) as it is.",
+    ),
+    flag(
+        "modelarts_service",
+        Models,
+        Value("ID=MODEL"),
+        "",
+        "Models behind the service ids of ModelArts URLs, separated by commas; other ids are then unknown.",
+    ),
     flag(
         "model_base_path",
         Models,
@@ -201,13 +219,6 @@ pub static FLAGS: &[Flag] = &[
         "Send cross-origin headers, so that web pages of other origins may call.",
     ),
     flag(
-        "ssl_config_file",
-        Network,
-        FILE,
-        "",
-        "Serve over TLS with the key and certificates of this text-format SSLConfig.",
-    ),
-    flag(
         "use_alts_credentials",
         Network,
         Switch,
@@ -227,6 +238,63 @@ pub static FLAGS: &[Flag] = &[
         Switch,
         "false",
         "Answer gRPC tensors as raw tensor_content instead of typed lists.",
+    ),
+    flag(
+        "auth_tokens_file",
+        Security,
+        FILE,
+        "",
+        "Let in only who shows a token of this file; `kinglet token new` makes one. SIGHUP reads it again.",
+    ),
+    flag(
+        "auth_failures_per_minute",
+        Security,
+        NUMBER,
+        "30",
+        "Wrong tokens that one address may try in a minute before it is refused unseen; 0 has no limit.",
+    ),
+    flag(
+        "tls",
+        Security,
+        Switch,
+        "false",
+        "Serve over TLS only, on every port; without --tls_cert with a certificate of its own, kept in --state_dir.",
+    ),
+    flag(
+        "tls_cert",
+        Security,
+        FILE,
+        "",
+        "Certificate chain (PEM) for TLS; needs --tls_key. SIGHUP reads both again.",
+    ),
+    flag("tls_key", Security, FILE, "", "Private key (PEM) of --tls_cert."),
+    flag(
+        "tls_client_ca",
+        Security,
+        FILE,
+        "",
+        "Let in only clients with a certificate that one of these authorities (PEM) has signed.",
+    ),
+    flag(
+        "ssl_config_file",
+        Security,
+        FILE,
+        "",
+        "Serve over TLS with the key and certificates of this text-format SSLConfig; REST too.",
+    ),
+    flag(
+        "state_dir",
+        Security,
+        FOLDER,
+        "",
+        "Where the certificate made by kinglet is kept; else $STATE_DIRECTORY, $XDG_STATE_HOME/kinglet or ~/.local/state/kinglet.",
+    ),
+    flag(
+        "insecure",
+        Security,
+        Switch,
+        "false",
+        "Let other machines in without tokens. Without this an --address that is not this machine's own needs them.",
     ),
     flag(
         "file_system_poll_wait_seconds",

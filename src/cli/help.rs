@@ -8,6 +8,7 @@ Examples:
   kinglet                                            the built-in models on 127.0.0.1:8501 (REST) and :8500 (gRPC)
   kinglet serve --model_base_path=/models/iris       one model, as `default`
   kinglet serve --models_dir=/models --http_port=80  every model of a folder, REST and gRPC on one port
+  kinglet token new                                  a token, and the line for --auth_tokens_file
   kinglet inspect /models/iris/1                     signatures, operators, memory, and what is missing
   kinglet run /models/iris/1 --input x.npz           run a model once (kinglet run --help)
   kinglet bench /models/iris/1 --profile             how long it takes, and where (kinglet bench --help)
@@ -25,7 +26,7 @@ pub(super) fn usage() -> String {
 fn command() -> Command {
     let mut command = Command::new("kinglet")
         .about("An inference server in one static file: TensorFlow Serving's REST and gRPC, no runtime to install.")
-        .override_usage("kinglet [serve] [flags]\n       kinglet inspect PATH\n       kinglet run|bench PATH [flags]\n       kinglet --version | --help")
+        .override_usage("kinglet [serve] [flags]\n       kinglet inspect PATH\n       kinglet run|bench PATH [flags]\n       kinglet token new [--name=NAME] [--expires=DATE] [--models=A,B]\n       kinglet --version | --help")
         .after_help(EXAMPLES)
         .disable_version_flag(true)
         .term_width(terminal_width());

@@ -1,4 +1,4 @@
-//! The command line: `kinglet serve`, `inspect`, `run`, `bench`, `--version`, `--help`.
+//! The command line: `kinglet serve`, `inspect`, `run`, `bench`, `token new`, `--version`, `--help`.
 //!
 //! Flags are TensorFlow Serving's, so that an existing unit file or container keeps its arguments when the
 //! binary is exchanged: a line without a subcommand means `serve`, underscores and dashes are the same, and
@@ -12,11 +12,13 @@ mod limits;
 pub mod local;
 pub mod logging;
 mod options;
+mod token;
 mod values;
 
 pub use flags::{Effect, FLAGS, Flag, Group, Kind};
 pub use limits::NetworkLimits;
 pub use options::{ModelSource, Options, RestPort};
+pub use token::TokenOptions;
 pub use values::Values;
 
 use std::path::PathBuf;
@@ -26,7 +28,7 @@ use std::path::PathBuf;
 pub enum CliError {
     /// The first word is no command.
     #[error(
-        "unknown command: {0}\nCommands are `serve`, `inspect`, `run` and `bench`; `kinglet --help` lists them and all flags."
+        "unknown command: {0}\nCommands are `serve`, `inspect`, `run`, `bench` and `token`; `kinglet --help` lists them and all flags."
     )]
     UnknownCommand(String),
     /// A flag needs a value and the line ends.
@@ -67,6 +69,8 @@ pub enum Command {
     Run(Box<local::RunArguments>),
     /// Time a model.
     Bench(Box<local::BenchArguments>),
+    /// Make a token.
+    NewToken(TokenOptions),
     /// Print the version.
     Version,
     /// Print this text.
@@ -91,6 +95,8 @@ pub fn parse(
         },
         "run" => or_help(local::RunArguments::parse(rest).map(|run| Command::Run(Box::new(run)))),
         "bench" => or_help(local::BenchArguments::parse(rest).map(|bench| Command::Bench(Box::new(bench)))),
+        "token" if wants_help(rest) => Ok(Command::Help(token::HELP.to_owned())),
+        "token" => TokenOptions::parse(rest).map(Command::NewToken),
         "version" => Ok(Command::Version),
         "help" => Ok(Command::Help(help::full())),
         other => Err(CliError::UnknownCommand(other.to_owned())),

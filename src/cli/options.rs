@@ -20,6 +20,13 @@ pub enum ModelSource {
     ConfigFile(PathBuf),
     /// One model per folder.
     Folder(PathBuf),
+    /// The `model` folder of a ModelArts package.
+    Package {
+        /// The model's name.
+        name: String,
+        /// The folder.
+        folder: PathBuf,
+    },
 }
 
 /// The port for REST.
@@ -60,6 +67,22 @@ pub struct Options {
     pub rest_timeout: Duration,
     /// Cross-origin headers are sent.
     pub cors: bool,
+    /// Tokens of those who may call; `None` lets everybody in.
+    pub auth_tokens_file: Option<PathBuf>,
+    /// Failures of one address before it is refused unseen; 0 has no limit.
+    pub auth_failures_per_minute: u32,
+    /// Other machines are let in without tokens.
+    pub insecure: bool,
+    /// TLS on every port.
+    pub tls: bool,
+    /// Certificate chain and key.
+    pub tls_identity: Option<(PathBuf, PathBuf)>,
+    /// Authorities of client certificates.
+    pub tls_client_ca: Option<PathBuf>,
+    /// Where the certificate made here is kept; `None` is the system's place.
+    pub state_dir: Option<PathBuf>,
+    /// Service ids of ModelArts URLs with their models; empty lets any id stand for any model.
+    pub modelarts_services: Vec<(String, String)>,
     /// A text-format SSLConfig.
     pub ssl_config_file: Option<PathBuf>,
     /// A text-format MonitoringConfig.
@@ -129,6 +152,15 @@ impl Options {
             http_port,
             rest_timeout: values.duration("rest_api_timeout_in_ms", Duration::from_millis(1))?,
             cors: values.switch("rest_api_enable_cors_support")?,
+            auth_tokens_file: values.path("auth_tokens_file"),
+            auth_failures_per_minute: u32::try_from(values.count("auth_failures_per_minute")?)
+                .map_err(|_| values.refuse("auth_failures_per_minute", "a number below 4294967296"))?,
+            insecure: values.switch("insecure")?,
+            tls: values.switch("tls")?,
+            tls_identity: tls_identity(values)?,
+            tls_client_ca: values.path("tls_client_ca"),
+            state_dir: values.path("state_dir"),
+            modelarts_services: services(values)?,
             ssl_config_file: values.path("ssl_config_file"),
             monitoring_config_file: values.path("monitoring_config_file"),
             answer_tensor_content: values.switch("enable_serialization_as_tensor_content")?,
@@ -189,9 +221,42 @@ fn check_combinations(values: &Values, enable_batching: bool) -> Result<(), CliE
     Ok(())
 }
 
+fn tls_identity(values: &Values) -> Result<Option<(PathBuf, PathBuf)>, CliError> {
+    let conflict = |text: &str| Err(CliError::Conflict(text.to_owned()));
+    let identity = match (values.path("tls_cert"), values.path("tls_key")) {
+        (Some(certificate), Some(key)) => Some((certificate, key)),
+        (None, None) => None,
+        _ => return conflict("--tls_cert and --tls_key go together"),
+    };
+    if identity.is_some() && values.path("ssl_config_file").is_some() {
+        return conflict("--ssl_config_file and --tls_cert both name a certificate: give one of them");
+    }
+    Ok(identity)
+}
+
+/// `a=m,b=n`
+fn services(values: &Values) -> Result<Vec<(String, String)>, CliError> {
+    let text = values.text("modelarts_service");
+    let pair = |pair: &str| {
+        let (id, model) = pair.split_once('=')?;
+        (!id.is_empty() && !model.is_empty()).then(|| (id.to_owned(), model.to_owned()))
+    };
+    let pairs: Option<Vec<_>> = text.split(',').filter(|part| !part.is_empty()).map(pair).collect();
+    pairs.ok_or_else(|| values.refuse("modelarts_service", "a list such as ID=MODEL,ID=MODEL"))
+}
+
 fn source(values: &Values, strict: bool) -> Result<ModelSource, CliError> {
     if let Some(path) = values.path("model_config_file") {
         return Ok(ModelSource::ConfigFile(path));
+    }
+    if let Some(folder) = values.path("modelarts_package") {
+        if values.path("model_base_path").is_some() || values.path("models_dir").is_some() {
+            return Err(CliError::Conflict(
+                "--modelarts_package serves one model: leave --model_base_path and --models_dir out"
+                    .to_owned(),
+            ));
+        }
+        return Ok(ModelSource::Package { name: values.text("model_name"), folder });
     }
     match (values.path("model_base_path"), values.path("models_dir")) {
         (Some(_), Some(_)) => Err(CliError::Conflict(
@@ -262,6 +327,13 @@ mod tests {
     }
 
     #[test]
+    fn services_of_modelarts() {
+        let pairs = read("--modelarts_service=a-1=iris,b=m").unwrap().modelarts_services;
+        assert_eq!(pairs, [("a-1".to_owned(), "iris".to_owned()), ("b".to_owned(), "m".to_owned())]);
+        assert!(read("--modelarts_service=a").is_err() && read("").unwrap().modelarts_services.is_empty());
+    }
+
+    #[test]
     fn one_port_switches_the_classic_ports_off_unless_they_are_given() {
         let options = read("--http_port=80").unwrap();
         assert_eq!((options.http_port, options.grpc_port, options.rest_port), (80, 0, RestPort::Off));
@@ -279,6 +351,9 @@ mod tests {
             "--batching_parameters_file=/b",
             "--enable_per_model_batching_parameters",
             "--use_alts_credentials",
+            "--tls_cert=/c",
+            "--tls_cert=/c --tls_key=/k --ssl_config_file=/s",
+            "--modelarts_package=/p --models_dir=/m",
             "--tensorflow_session_parallelism=1 --tensorflow_intra_op_parallelism=1 --tensorflow_inter_op_parallelism=1",
         ] {
             assert!(matches!(read(line), Err(CliError::Conflict(_))), "{line}");

@@ -2,12 +2,19 @@
 
 use super::{
     cheap::{Costs, Kind},
+    door::{self, Door},
     named,
 };
 use crate::{
-    api::{Surface, tfs_grpc::TfsGrpc, tfs_rest::TfsRest},
+    api::{
+        Surface,
+        auth::Refusal,
+        modelarts::{self, ModelArts},
+        tfs_grpc::TfsGrpc,
+        tfs_rest::TfsRest,
+    },
     models::{Code, Entrypoint, Monitoring, Patience, Registry, Stats},
-    wire::{Body, Event, Handler, Protocol, Request, Response},
+    wire::{Body, Event, Handler, Protocol, Request, RequestHead, Response, page},
 };
 use std::{
     sync::{
@@ -24,9 +31,11 @@ const METRICS: &str = "/metrics";
 pub(super) struct Surfaces {
     pub(super) rest: TfsRest,
     pub(super) grpc: TfsGrpc,
+    pub(super) modelarts: ModelArts,
     pub(super) registry: Arc<Registry>,
     pub(super) stats: Arc<Stats>,
     pub(super) monitoring: Monitoring,
+    pub(super) door: Door,
     /// Time limit of a REST call.
     pub(super) rest_timeout: Duration,
     pub(super) draining: AtomicBool,
@@ -38,6 +47,11 @@ impl Surfaces {
     pub(super) fn drain(&self) {
         self.draining.store(true, Ordering::Release);
         self.grpc.set_serving(false);
+    }
+
+    /// Reads the tokens again.
+    pub(super) fn reload(&self) {
+        self.door.reload();
     }
 
     fn answer_rest(&self, request: Request) -> Response {
@@ -57,8 +71,28 @@ impl Surfaces {
         }
         match self.answer_operator(&request.target) {
             Some(response) => response,
+            None if self.modelarts.takes(&request) => self.answer_modelarts(request),
             None => self.answer_rest(request),
         }
+    }
+
+    fn answer_modelarts(&self, request: Request) -> Response {
+        let patience = Patience { deadline: request.received.checked_add(self.rest_timeout) };
+        let call = Call::of(&request);
+        let named = self.modelarts.model_of(&request.method, &request.target).map(|model| ("predict", model));
+        let response = self.modelarts.handle(request, &patience);
+        self.record(named, Entrypoint::Rest, named::code_of(response.status), &call);
+        response
+    }
+
+    /// How each surface over plain HTTP says no.
+    fn refuse_http(&self, method: &str, target: &str, refusal: &Refusal) -> Response {
+        let mut response = match self.modelarts.takes_path(method, target) {
+            true => modelarts::refusal(refusal),
+            false => door::refuse_rest(refusal),
+        };
+        door::add_fields(&mut response, refusal);
+        response
     }
 
     /// One request that named a model: in the metrics and, at debug level, in the log.
@@ -75,7 +109,7 @@ impl Surfaces {
         let path = path_of(target);
         match path {
             "/healthz" => Some(plain(200, "ok\n")),
-            "/readyz" => Some(self.readiness()),
+            "/readyz" | "/health" => Some(self.readiness()),
             _ if self.monitoring.enabled && (path == METRICS || path == self.monitoring.path) => {
                 Some(self.metrics(target, path))
             }
@@ -105,6 +139,12 @@ impl Surfaces {
 
 impl Handler for Surfaces {
     fn handle(&self, request: Request) -> Response {
+        if let Some(refusal) = self.door.refusal(&request, &self.modelarts) {
+            return match self.grpc.takes(&request) {
+                true => door::refuse_grpc(&request, &refusal),
+                false => self.refuse_http(&request.method, &request.target, &refusal),
+            };
+        }
         let (kind, started) = (Kind::of(&request), Instant::now());
         let response = self.answer(request);
         if let Some(kind) = kind {
@@ -117,6 +157,25 @@ impl Handler for Surfaces {
         match Kind::of(request) {
             Some(kind) => self.costs.is_cheap(kind),
             None => matches!(path_of(&request.target), "/healthz" | "/readyz"),
+        }
+    }
+
+    fn body_limit(&self, head: &RequestHead) -> usize {
+        let own = match self.modelarts.takes_path(&head.method, &head.target) {
+            true => modelarts::MAX_BODY,
+            false => usize::MAX,
+        };
+        own.min(self.door.body_limit(head))
+    }
+
+    fn refuse(&self, head: Option<&RequestHead>, status: u16) -> Response {
+        let Some(head) = head else { return page::error(status) };
+        match self.door.refusal_of_head(head).filter(|_| status == 413) {
+            Some(refusal) => self.refuse_http(&head.method, &head.target, &refusal),
+            None if self.modelarts.takes_path(&head.method, &head.target) => {
+                modelarts::refusal_of_wire(status)
+            }
+            None => page::error(status),
         }
     }
 

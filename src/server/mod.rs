@@ -5,6 +5,7 @@
 #![forbid(unsafe_code)]
 
 mod cheap;
+mod door;
 mod handler;
 mod limits;
 mod load;
@@ -12,13 +13,20 @@ mod named;
 mod observed;
 mod places;
 mod signals;
+#[cfg(feature = "tls")]
+mod tls;
+#[cfg(not(feature = "tls"))]
+#[path = "no_tls.rs"]
+mod tls;
 mod warm_up;
 mod welcome;
 
+pub use door::new_token;
 pub use load::inspect;
 
 use crate::{
     api::{
+        modelarts::{self, ModelArts, Package},
         tensor_proto::Form,
         tfs_grpc::{self, ModelAdmin, TfsGrpc},
         tfs_rest::{self, TfsRest},
@@ -27,6 +35,7 @@ use crate::{
     models::{ConfigSource, Error, Manager, ManagerSettings, ModelsConfig, Monitoring, Registry, Stats},
     wire::{Server, ServerConfig, WireError},
 };
+use door::Door;
 use handler::Surfaces;
 use load::FormatLoader;
 use std::{
@@ -34,6 +43,7 @@ use std::{
     thread,
     time::Duration,
 };
+use tls::Identity;
 
 /// Why the server did not start, or had to stop.
 #[derive(Debug, thiserror::Error)]
@@ -57,7 +67,8 @@ pub fn run(options: &Options) -> Result<(), ServeError> {
     for (flag, reason) in &options.ignored {
         log::warn!("--{flag} is accepted without effect: {reason}");
     }
-    refuse_what_is_missing(options)?;
+    let identity = Identity::new(options)?;
+    let door = Door::new(options, identity.as_ref().is_some_and(|identity| identity.asks_clients))?;
     let monitoring = match &options.monitoring_config_file {
         Some(path) => Monitoring::from_file(path).map_err(ServeError::Configuration)?,
         None => Monitoring::default(),
@@ -65,12 +76,24 @@ pub fn run(options: &Options) -> Result<(), ServeError> {
     let stats = Arc::new(Stats::default());
     let registry = Arc::new(Registry::new());
     let loader = Arc::new(FormatLoader::new(options, stats.clone()).map_err(ServeError::Configuration)?);
-    let manager = start_models(options, &registry, &loader)?.map(Arc::new);
+    let package = match &options.source {
+        ModelSource::Package { folder, .. } => {
+            Package::read(&std::path::absolute(folder)?).map_err(ServeError::Configuration)?
+        }
+        _ => Package::default(),
+    };
+    let manager = start_models(options, &package, &registry, &loader)?.map(Arc::new);
 
-    let surfaces = Arc::new(surfaces(options, &registry, manager.clone(), stats, monitoring));
+    let surfaces = Arc::new(surfaces(options, package, &registry, manager.clone(), stats, monitoring, door));
     let (binds, described) = places::of(options);
     let limits = limits::of(options);
-    let config = ServerConfig { binds, workers: options.workers, limits, tls: None, require_tls: false };
+    let config = ServerConfig {
+        binds,
+        workers: options.workers,
+        limits,
+        tls: identity.as_ref().map(|identity| identity.tls.clone()),
+        require_tls: true,
+    };
     let server = Server::bind(config, surfaces.clone()).map_err(|error| {
         ServeError::Wire(
             error,
@@ -82,12 +105,18 @@ pub fn run(options: &Options) -> Result<(), ServeError> {
     }
 
     let failure: Arc<Mutex<Option<Error>>> = Arc::default();
-    signals::listen(server.handle(), surfaces.clone(), manager.clone(), options.drain_timeout)?;
+    let reloaded = signals::Reloaded {
+        surfaces: surfaces.clone(),
+        identity: identity.clone(),
+        manager: manager.clone(),
+    };
+    signals::listen(server.handle(), reloaded, options.drain_timeout)?;
     let starter = Starter {
         manager: manager.clone(),
         surfaces,
         registry,
         options: options.clone(),
+        self_signed: identity.as_ref().map(|identity| identity.self_signed),
         failure: failure.clone(),
     };
     let handle = server.handle();
@@ -110,6 +139,8 @@ struct Starter {
     surfaces: Arc<Surfaces>,
     registry: Arc<Registry>,
     options: Options,
+    /// Whether the certificate is our own; `None` without TLS.
+    self_signed: Option<bool>,
     failure: Arc<Mutex<Option<Error>>>,
 }
 
@@ -121,11 +152,12 @@ impl Starter {
         }
         self.surfaces.grpc.set_serving(true);
         if self.registry.is_ready() {
-            welcome::print(&self.options, &self.registry);
+            welcome::print(&self.options, self.self_signed, &self.registry);
         } else {
             log::warn!("no model answers yet; GET /v1/models/NAME says why");
         }
-        if let (Some(manager), ModelSource::Single { .. }) = (&self.manager, &self.options.source)
+        if let (Some(manager), ModelSource::Single { .. } | ModelSource::Package { .. }) =
+            (&self.manager, &self.options.source)
             && let Err(error) = manager.wait_until_available(None)
         {
             *self.failure.lock().unwrap_or_else(PoisonError::into_inner) = Some(error);
@@ -137,6 +169,7 @@ impl Starter {
 
 fn start_models(
     options: &Options,
+    package: &Package,
     registry: &Arc<Registry>,
     loader: &Arc<FormatLoader>,
 ) -> Result<Option<Manager>, ServeError> {
@@ -152,6 +185,9 @@ fn start_models(
         }
         ModelSource::ConfigFile(path) => ConfigSource::File(path.clone(), options.config_poll),
         ModelSource::Folder(folder) => ConfigSource::Folder(folder.clone()),
+        ModelSource::Package { name, .. } => {
+            ConfigSource::Fixed(ModelsConfig::single(name, package.folder.clone()))
+        }
     };
     let poll = u64::try_from(options.poll_seconds).ok().filter(|seconds| *seconds > 0);
     let settings = ManagerSettings {
@@ -170,10 +206,12 @@ fn start_models(
 
 fn surfaces(
     options: &Options,
+    package: Package,
     registry: &Arc<Registry>,
     manager: Option<Arc<Manager>>,
     stats: Arc<Stats>,
     monitoring: Monitoring,
+    door: Door,
 ) -> Surfaces {
     let rest = tfs_rest::Config { strict: options.strict, cors: options.cors };
     let form = if options.answer_tensor_content { Form::Content } else { Form::Lists };
@@ -182,24 +220,18 @@ fn surfaces(
     let admin = manager.map(|manager| manager as Arc<dyn ModelAdmin>);
     let grpc = TfsGrpc::new(registry.clone(), admin, grpc);
     grpc.set_serving(false);
+    let services = options.modelarts_services.clone();
+    let modelarts = modelarts::Config { services, paths: package.paths, strict: options.strict };
     Surfaces {
         rest: TfsRest::new(registry.clone(), rest),
+        modelarts: ModelArts::new(registry.clone(), modelarts),
         grpc,
         registry: registry.clone(),
         stats,
         monitoring,
+        door,
         rest_timeout: options.rest_timeout,
         draining: AtomicBool::new(false),
         costs: cheap::Costs::new(),
     }
-}
-
-/// Serving without a protection that was asked for would be worse than not serving.
-fn refuse_what_is_missing(options: &Options) -> Result<(), ServeError> {
-    if options.ssl_config_file.is_some() {
-        return Err(ServeError::Configuration(Error::unimplemented(
-            "--ssl_config_file: this build has no TLS; put a proxy that terminates TLS in front, or leave it out",
-        )));
-    }
-    Ok(())
 }

@@ -40,6 +40,17 @@ pub(super) fn of_grpc(path: &str, message: &[u8]) -> Option<(&'static str, Strin
     Some((api, spec.map(|spec| spec.name).unwrap_or_default()))
 }
 
+/// The model that a gRPC message addresses, of every method that addresses one; for the scopes of tokens.
+pub(super) fn model_of_grpc(path: &str, message: &[u8]) -> Option<String> {
+    use prost::Message;
+    let addressed = match path {
+        "/tensorflow.serving.PredictionService/GetModelMetadata"
+        | "/tensorflow.serving.ModelService/GetModelStatus" => Addressed::decode(message).ok()?.model_spec,
+        _ => return of_grpc(path, message).map(|(_, model)| model),
+    };
+    addressed.map(|spec| spec.name)
+}
+
 /// Method (empty for status and metadata) and model of a REST path; `None` outside `/v1/models/`.
 pub(super) fn of_rest(path: &str) -> Option<(&'static str, String)> {
     const PREFIX: &str = "/v1/models/";

@@ -1,7 +1,7 @@
 //! SIGTERM and SIGINT end the server in good order, a second one at once; SIGHUP reads the configuration
 //! again.
 
-use super::handler::Surfaces;
+use super::{handler::Surfaces, tls::Identity};
 use crate::{models::Manager, wire::ServerHandle};
 use signal_hook::{
     consts::{SIGHUP, SIGINT, SIGTERM},
@@ -17,18 +17,20 @@ use std::{
 /// A terminal or supervisor may signal a group and the process itself: that is one request to stop.
 const SAME_SIGNAL: Duration = Duration::from_millis(500);
 
-pub(super) fn listen(
-    server: ServerHandle,
-    surfaces: Arc<Surfaces>,
-    manager: Option<Arc<Manager>>,
-    drain_timeout: Duration,
-) -> io::Result<()> {
+/// What SIGHUP reads again.
+pub(super) struct Reloaded {
+    pub(super) surfaces: Arc<Surfaces>,
+    pub(super) identity: Option<Identity>,
+    pub(super) manager: Option<Arc<Manager>>,
+}
+
+pub(super) fn listen(server: ServerHandle, reloaded: Reloaded, drain_timeout: Duration) -> io::Result<()> {
     let mut signals = Signals::new([SIGTERM, SIGINT, SIGHUP])?;
     thread::Builder::new().name("signals".into()).spawn(move || {
         let mut draining: Option<Instant> = None;
         for signal in signals.forever() {
             match signal {
-                SIGHUP => reload(manager.as_deref()),
+                SIGHUP => reloaded.reload(),
                 _ if draining.is_some_and(|since| since.elapsed() < SAME_SIGNAL) => {}
                 _ if draining.is_some() => {
                     log::warn!("a second signal: stopping at once");
@@ -37,7 +39,7 @@ pub(super) fn listen(
                 _ => {
                     draining = Some(Instant::now());
                     log::info!("stopping; requests in flight have {drain_timeout:?}");
-                    surfaces.drain();
+                    reloaded.surfaces.drain();
                     server.stop(drain_timeout);
                 }
             }
@@ -46,10 +48,16 @@ pub(super) fn listen(
     Ok(())
 }
 
-fn reload(manager: Option<&Manager>) {
-    match manager.map(Manager::refresh) {
-        None => log::info!("the built-in models have nothing to reload"),
-        Some(Ok(())) => log::info!("the model configuration is read again"),
-        Some(Err(error)) => log::error!("the model configuration stays as it is: {error}"),
+impl Reloaded {
+    fn reload(&self) {
+        self.surfaces.reload();
+        if let Some(identity) = &self.identity {
+            identity.reload();
+        }
+        match self.manager.as_deref().map(Manager::refresh) {
+            None => log::info!("the built-in models have nothing to reload"),
+            Some(Ok(())) => log::info!("the model configuration is read again"),
+            Some(Err(error)) => log::error!("the model configuration stays as it is: {error}"),
+        }
     }
 }

@@ -9,7 +9,8 @@ use std::io::Write;
 /// Models that get a line of their own.
 const SHOWN_MODELS: usize = 3;
 
-pub(super) fn print(options: &Options, registry: &Registry) {
+/// `self_signed` says whether the certificate is our own; `None` without TLS.
+pub(super) fn print(options: &Options, self_signed: Option<bool>, registry: &Registry) {
     let port = match (options.http_port, options.rest_port) {
         (0, RestPort::Given(port) | RestPort::Default(port)) => port,
         (0, RestPort::Off) => return,
@@ -18,26 +19,47 @@ pub(super) fn print(options: &Options, registry: &Registry) {
     let host =
         if options.address.is_unspecified() { "localhost".to_owned() } else { options.address.to_string() };
     let host = if host.contains(':') { format!("[{host}]") } else { host };
-    let text = lines(&format!("http://{host}:{port}"), options, &registry.names());
+    let text = lines(
+        &call(self_signed, options),
+        &format!("{}://{host}:{port}", scheme(self_signed)),
+        options,
+        &registry.names(),
+    );
     // Nobody may be reading.
     let _ = std::io::stdout().lock().write_all(text.as_bytes());
 }
 
-fn lines(url: &str, options: &Options, names: &[String]) -> String {
+fn scheme(self_signed: Option<bool>) -> &'static str {
+    if self_signed.is_some() { "https" } else { "http" }
+}
+
+/// `curl` with what it needs to be let in.
+fn call(self_signed: Option<bool>, options: &Options) -> String {
+    let mut call = "curl".to_owned();
+    if self_signed == Some(true) {
+        call.push_str(" -k");
+    }
+    if options.auth_tokens_file.is_some() {
+        call.push_str(" -H 'Authorization: Bearer TOKEN'");
+    }
+    call
+}
+
+fn lines(curl: &str, url: &str, options: &Options, names: &[String]) -> String {
     let mut text = String::from("kinglet is ready. Try:\n");
     if options.source == ModelSource::BuiltIn {
         for (model, body) in EXAMPLES {
             if names.iter().any(|name| name == model) {
-                text.push_str(&format!("  curl -d '{body}' {url}/v1/models/{model}:predict\n"));
+                text.push_str(&format!("  {curl} -d '{body}' {url}/v1/models/{model}:predict\n"));
             }
         }
         return text;
     }
     for name in names.iter().take(SHOWN_MODELS) {
-        text.push_str(&format!("  curl {url}/v1/models/{name}/metadata\n"));
+        text.push_str(&format!("  {curl} {url}/v1/models/{name}/metadata\n"));
     }
     if !options.strict {
-        text.push_str(&format!("  curl {url}/v1/models\n"));
+        text.push_str(&format!("  {curl} {url}/v1/models\n"));
     }
     text
 }

@@ -40,7 +40,7 @@ pub struct ServerConfig {
     pub limits: Limits,
     /// Offers TLS; without it, connections that begin with a TLS handshake are closed.
     pub tls: Option<Tls>,
-    /// Whether connections without TLS are closed, if TLS is offered; else one port serves both.
+    /// Whether connections over TCP without TLS are closed, if TLS is offered; else one port serves both.
     pub require_tls: bool,
 }
 

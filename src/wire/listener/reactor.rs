@@ -222,8 +222,9 @@ impl Reactor {
         }
         self.settings.handler.record(Event::ConnectionOpened);
         if let Some(place) = self.links.get_mut(slot) {
-            let mut link =
-                Link::new(socket, context, self.settings.tls.clone(), self.settings.require_tls, &self.clock);
+            // A unix socket does not leave the machine: there TLS is never asked for.
+            let require_tls = self.settings.require_tls && local_port.is_some();
+            let mut link = Link::new(socket, context, self.settings.tls.clone(), require_tls, &self.clock);
             enqueue(&mut self.ready, &mut link, slot);
             place.link = Some(link);
             self.open += 1;
