@@ -93,21 +93,21 @@ impl Conv2d {
         size_of_product(KERNEL, "weights", &[self.kernel_height, self.kernel_width, depth, self.out_channels])
     }
 
-    fn taps(&self) -> usize {
+    pub(super) fn taps(&self) -> usize {
         self.kernel_height * self.kernel_width
     }
 
     /// Input channels of a group.
-    fn depth(&self) -> usize {
+    pub(super) fn depth(&self) -> usize {
         self.in_channels / self.groups
     }
 
-    fn is_depthwise(&self) -> bool {
+    pub(super) fn is_depthwise(&self) -> bool {
         self.groups == self.in_channels && self.groups > 1
     }
 
     /// Whether the rows of the product are the pixels of the input.
-    fn is_pointwise(&self) -> bool {
+    pub(super) fn is_pointwise(&self) -> bool {
         self.taps() == 1
             && self.groups == 1
             && self.stride == [1, 1]
@@ -116,7 +116,7 @@ impl Conv2d {
     }
 
     /// Whether a kernel row is read as one tap.
-    fn is_folded(&self) -> bool {
+    pub(super) fn is_folded(&self) -> bool {
         /// Floats of a pixel's patch; short enough for a good number of them in the product's scratch.
         const PATCH: usize = 168;
         self.groups == 1
@@ -125,8 +125,13 @@ impl Conv2d {
             && self.taps().checked_mul(self.in_channels).is_some_and(|patch| patch <= PATCH)
     }
 
+    /// Elements behind a pointer of the product's rows.
+    pub(super) fn row_depth(&self) -> usize {
+        if self.is_folded() { self.kernel_width * self.depth() } else { self.depth() }
+    }
+
     /// What the packed weights depend on.
-    fn weight_shape(&self) -> [usize; 5] {
+    pub(super) fn weight_shape(&self) -> [usize; 5] {
         [self.kernel_height, self.kernel_width, self.in_channels, self.out_channels, self.groups]
     }
 }
@@ -188,12 +193,14 @@ impl PackedConv {
 #[derive(Clone, Debug)]
 pub struct ConvPlan {
     conv: Conv2d,
-    in_elements: usize,
-    out_elements: usize,
+    pub(super) in_elements: usize,
+    pub(super) out_elements: usize,
     /// For output row `y` and kernel row `ky`, at `y * kernel_height + ky`: offset of the input row, or [`OUTSIDE`].
     rows: Vec<usize>,
     /// The same for columns.
     columns: Vec<usize>,
+    /// For every kernel column, the output columns whose tap lies inside of the input.
+    inside: Vec<Range<usize>>,
     zeros: AlignedFloats,
 }
 
@@ -203,7 +210,6 @@ pub(super) const OUTSIDE: usize = usize::MAX;
 impl ConvPlan {
     /// Fails as [`Conv2d::check`] does, and when `packed` was made for other channels, kernel or groups.
     pub fn new(conv: &Conv2d, packed: &PackedConv) -> Result<ConvPlan, KernelError> {
-        conv.check()?;
         if packed.shape != conv.weight_shape() {
             return Err(KernelError::Descriptor {
                 kernel: KERNEL,
@@ -211,6 +217,12 @@ impl ConvPlan {
                 problem: "are packed for another geometry",
             });
         }
+        ConvPlan::of(conv)
+    }
+
+    /// A plan for weights of whatever kind.
+    pub(super) fn of(conv: &Conv2d) -> Result<ConvPlan, KernelError> {
+        conv.check()?;
         let in_elements = conv.in_elements()?;
         let out_elements = conv.out_elements()?;
         let mut plan = ConvPlan {
@@ -219,6 +231,7 @@ impl ConvPlan {
             out_elements,
             rows: Vec::new(),
             columns: Vec::new(),
+            inside: Vec::new(),
             zeros: AlignedFloats::zeroed(0),
         };
         let indirect = !conv.is_depthwise() && !conv.is_pointwise();
@@ -243,8 +256,16 @@ impl ConvPlan {
                 conv.in_width,
                 pixel,
             );
-            let depth = if conv.is_folded() { conv.kernel_width * conv.depth() } else { conv.depth() };
-            plan.zeros = AlignedFloats::zeroed(depth);
+            plan.inside = (0..conv.kernel_width)
+                .map(|kx| {
+                    let tap = kx * conv.dilation[1];
+                    let first = conv.pad_left.saturating_sub(tap).div_ceil(conv.stride[1]);
+                    let limit = (conv.in_width + conv.pad_left).saturating_sub(tap);
+                    let last = limit.div_ceil(conv.stride[1]).min(conv.out_width);
+                    first.min(last)..last
+                })
+                .collect();
+            plan.zeros = AlignedFloats::zeroed(conv.row_depth());
         }
         Ok(plan)
     }
@@ -337,11 +358,12 @@ impl Kernels {
                 // SAFETY: x has one row per output pixel; out was checked and is borrowed uniquely.
                 unsafe { product(self, &rows, pixels, weights, output, threads) };
             } else if conv.is_folded() {
-                let rows = Folded { plan, x };
+                let rows = Folded { plan, x, padding: plan.zeros.as_slice() };
                 // SAFETY: as above.
                 unsafe { product(self, &rows, pixels, weights, output, threads) };
             } else {
-                let rows = Indirect { plan, x, group_offset: group * conv.depth() };
+                let padding = plan.zeros.as_slice();
+                let rows = Indirect { plan, x, padding, group_offset: group * conv.depth() };
                 // SAFETY: as above.
                 unsafe { product(self, &rows, pixels, weights, output, threads) };
             }
@@ -350,41 +372,37 @@ impl Kernels {
     }
 }
 
-/// An output pixel by its parts.
-struct Pixel {
-    image: usize,
-    y: usize,
-    x: usize,
+/// Output pixels cut into runs along an output row: image, row, columns.
+struct Runs<'a> {
+    conv: &'a Conv2d,
+    rest: Range<usize>,
 }
 
-impl Pixel {
-    fn of(conv: &Conv2d, index: usize) -> Pixel {
-        let line = index / conv.out_width;
-        Pixel { image: line / conv.out_height, y: line % conv.out_height, x: index % conv.out_width }
-    }
+impl Iterator for Runs<'_> {
+    type Item = (usize, usize, Range<usize>);
 
-    fn advance(&mut self, conv: &Conv2d) {
-        self.x += 1;
-        if self.x == conv.out_width {
-            self.x = 0;
-            self.y += 1;
-            if self.y == conv.out_height {
-                self.y = 0;
-                self.image += 1;
-            }
-        }
+    fn next(&mut self) -> Option<Self::Item> {
+        let conv = self.conv;
+        let first = self.rest.start;
+        let left = self.rest.end.checked_sub(first).filter(|&left| left > 0)?;
+        let (line, x) = (first / conv.out_width, first % conv.out_width);
+        let length = left.min(conv.out_width - x);
+        self.rest.start += length;
+        Some((line / conv.out_height, line % conv.out_height, x..x + length))
     }
 }
 
 /// One tap per kernel position.
-struct Indirect<'a> {
-    plan: &'a ConvPlan,
-    x: &'a [f32],
+pub(super) struct Indirect<'a, T> {
+    pub(super) plan: &'a ConvPlan,
+    pub(super) x: &'a [T],
+    /// What a tap in the padding reads: a group's channels.
+    pub(super) padding: &'a [T],
     /// The group's first channel.
-    group_offset: usize,
+    pub(super) group_offset: usize,
 }
 
-impl Rows for Indirect<'_> {
+impl<T: Sync> Rows<T> for Indirect<'_, T> {
     fn taps(&self) -> usize {
         self.plan.conv.taps()
     }
@@ -393,48 +411,57 @@ impl Rows for Indirect<'_> {
         self.plan.conv.depth()
     }
 
-    fn point<'s>(
+    fn point(
         &self,
         rows: Range<usize>,
         taps: Range<usize>,
         channel: usize,
-        pointers: &mut [*const f32],
-        scratch: &'s mut [f32],
-    ) -> &'s mut [f32] {
+        pointers: &mut [*const T],
+        _scratch: &mut [T],
+    ) {
         let conv = &self.plan.conv;
-        let image = conv.in_height * conv.in_width * conv.in_channels;
+        let image_size = conv.in_height * conv.in_width * conv.in_channels;
         let count = rows.len();
-        let mut pixel = Pixel::of(conv, rows.start);
-        let zeros = self.plan.zeros.as_slice()[channel..].as_ptr();
-        for row in 0..count {
+        let padding = self.padding[channel..].as_ptr();
+        let step = conv.stride[1] * conv.in_channels;
+        let mut at = 0;
+        for (image, y, columns) in (Runs { conv, rest: rows }) {
+            let lines = &self.plan.rows[y * conv.kernel_height..][..conv.kernel_height];
             // Addresses are computed without checks on the way: each lies within x, for the plan keeps only offsets that do.
-            let base = self.x.as_ptr().wrapping_add(pixel.image * image + self.group_offset + channel);
-            let lines = &self.plan.rows[pixel.y * conv.kernel_height..][..conv.kernel_height];
-            let columns = &self.plan.columns[pixel.x * conv.kernel_width..][..conv.kernel_width];
-            let (mut ky, mut kx) = (taps.start / conv.kernel_width, taps.start % conv.kernel_width);
-            for pointer in pointers[row..].iter_mut().step_by(count).take(taps.len()) {
-                let (line, column) = (lines[ky], columns[kx]);
-                let outside = line == OUTSIDE || column == OUTSIDE;
-                *pointer = if outside { zeros } else { base.wrapping_add(line + column) };
-                kx += 1;
-                if kx == conv.kernel_width {
-                    kx = 0;
-                    ky += 1;
+            let base = self.x.as_ptr().wrapping_add(image * image_size + self.group_offset + channel);
+            for (slot, tap) in taps.clone().enumerate() {
+                let (ky, kx) = (tap / conv.kernel_width, tap % conv.kernel_width);
+                let to = &mut pointers[slot * count + at..][..columns.len()];
+                let inside = self.plan.inside[kx].clone();
+                let first = inside.start.clamp(columns.start, columns.end);
+                let last = inside.end.clamp(first, columns.end);
+                if lines[ky] == OUTSIDE || first == last {
+                    to.fill(padding);
+                    continue;
+                }
+                to[..first - columns.start].fill(padding);
+                to[last - columns.start..].fill(padding);
+                let column = self.plan.columns[first * conv.kernel_width + kx];
+                let start = base.wrapping_add(lines[ky] + column);
+                for (index, pointer) in to[first - columns.start..last - columns.start].iter_mut().enumerate()
+                {
+                    *pointer = start.wrapping_add(index * step);
                 }
             }
-            pixel.advance(conv);
+            at += columns.len();
         }
-        scratch
     }
 }
 
 /// One tap per kernel row: the pixels under it are contiguous. At the edges they are assembled in scratch memory.
-struct Folded<'a> {
-    plan: &'a ConvPlan,
-    x: &'a [f32],
+pub(super) struct Folded<'a, T> {
+    pub(super) plan: &'a ConvPlan,
+    pub(super) x: &'a [T],
+    /// What a tap in the padding reads: a whole kernel row.
+    pub(super) padding: &'a [T],
 }
 
-impl Rows for Folded<'_> {
+impl<T: Copy + Sync> Rows<T> for Folded<'_, T> {
     fn taps(&self) -> usize {
         self.plan.conv.kernel_height
     }
@@ -447,53 +474,61 @@ impl Rows for Folded<'_> {
         self.taps() * self.depth()
     }
 
-    fn point<'s>(
+    fn point(
         &self,
         rows: Range<usize>,
         taps: Range<usize>,
         channel: usize,
-        pointers: &mut [*const f32],
-        mut scratch: &'s mut [f32],
-    ) -> &'s mut [f32] {
+        pointers: &mut [*const T],
+        scratch: &mut [T],
+    ) {
         let conv = &self.plan.conv;
-        let image = conv.in_height * conv.in_width * conv.in_channels;
+        let image_size = conv.in_height * conv.in_width * conv.in_channels;
         let depth = self.depth();
         let count = rows.len();
-        let zeros = self.plan.zeros.as_slice()[channel..].as_ptr();
-        let mut pixel = Pixel::of(conv, rows.start);
-        for row in 0..count {
-            let columns = &self.plan.columns[pixel.x * conv.kernel_width..][..conv.kernel_width];
-            let lines = &self.plan.rows[pixel.y * conv.kernel_height..][taps.clone()];
-            let base = pixel.image * image;
-            let slots = pointers[row..].iter_mut().step_by(count);
-            if columns[0] != OUTSIDE && columns[conv.kernel_width - 1] != OUTSIDE {
-                // Addresses are computed without checks on the way: each lies within x, for the plan keeps only offsets
-                // that do.
-                let first = self.x.as_ptr().wrapping_add(base + columns[0] + channel);
-                for (pointer, &line) in slots.zip(lines) {
-                    *pointer = if line == OUTSIDE { zeros } else { first.wrapping_add(line) };
+        let padding = self.padding[channel..].as_ptr();
+        let step = conv.stride[1] * conv.in_channels;
+        let width = conv.kernel_width;
+        // Output columns whose whole kernel row lies inside.
+        let (begin, end) = (self.plan.inside[0].start, self.plan.inside[width - 1].end);
+        let mut patches = scratch.chunks_exact_mut(depth.max(1));
+        let mut at = 0;
+        for (image, y, columns) in (Runs { conv, rest: rows }) {
+            let lines = &self.plan.rows[y * conv.kernel_height..][taps.clone()];
+            let base = image * image_size;
+            let first = begin.clamp(columns.start, columns.end);
+            let last = end.clamp(first, columns.end);
+            for (slot, &line) in lines.iter().enumerate() {
+                let to = &mut pointers[slot * count + at..][..columns.len()];
+                if line == OUTSIDE {
+                    to.fill(padding);
+                    continue;
                 }
-            } else {
-                for (pointer, &line) in slots.zip(lines) {
-                    if line == OUTSIDE {
-                        *pointer = zeros;
-                        continue;
+                if first < last {
+                    // Addresses are computed without checks on the way: each lies within x, for the plan keeps only
+                    // offsets that do.
+                    let column = self.plan.columns[first * width];
+                    let start = self.x.as_ptr().wrapping_add(base + line + column + channel);
+                    let whole = &mut to[first - columns.start..last - columns.start];
+                    for (index, pointer) in whole.iter_mut().enumerate() {
+                        *pointer = start.wrapping_add(index * step);
                     }
-                    let (patch, rest) = std::mem::take(&mut scratch).split_at_mut(depth);
-                    scratch = rest;
-                    for (to, &column) in patch.chunks_exact_mut(conv.in_channels).zip(columns) {
+                }
+                for x in (columns.start..first).chain(last..columns.end) {
+                    let Some(patch) = patches.next() else { continue };
+                    let offsets = &self.plan.columns[x * width..][..width];
+                    for (to, &column) in patch.chunks_exact_mut(conv.in_channels).zip(offsets) {
                         if column == OUTSIDE {
-                            to.fill(0.0);
+                            to.copy_from_slice(&self.padding[..conv.in_channels]);
                         } else {
                             to.copy_from_slice(&self.x[base + line + column..][..conv.in_channels]);
                         }
                     }
-                    *pointer = patch[channel..].as_ptr();
+                    to[x - columns.start] = patch[channel..].as_ptr();
                 }
             }
-            pixel.advance(conv);
+            at += columns.len();
         }
-        scratch
     }
 }
 
@@ -503,7 +538,7 @@ struct Nothing {
     zeros: Vec<f32>,
 }
 
-impl Rows for Nothing {
+impl Rows<f32> for Nothing {
     fn taps(&self) -> usize {
         1
     }
@@ -512,16 +547,15 @@ impl Rows for Nothing {
         self.depth
     }
 
-    fn point<'s>(
+    fn point(
         &self,
         _rows: Range<usize>,
         _taps: Range<usize>,
         channel: usize,
         pointers: &mut [*const f32],
-        scratch: &'s mut [f32],
-    ) -> &'s mut [f32] {
+        _scratch: &mut [f32],
+    ) {
         pointers.fill(self.zeros[channel..].as_ptr());
-        scratch
     }
 }
 

@@ -376,7 +376,7 @@ struct Line<'a> {
     zeros: &'a [f32],
 }
 
-impl Rows for Line<'_> {
+impl Rows<f32> for Line<'_> {
     fn taps(&self) -> usize {
         self.rows.len() * self.column_taps
     }
@@ -385,14 +385,14 @@ impl Rows for Line<'_> {
         self.zeros.len()
     }
 
-    fn point<'s>(
+    fn point(
         &self,
         rows: Range<usize>,
         taps: Range<usize>,
         channel: usize,
         pointers: &mut [*const f32],
-        scratch: &'s mut [f32],
-    ) -> &'s mut [f32] {
+        _scratch: &mut [f32],
+    ) {
         let count = rows.len();
         for (slot, tap) in taps.enumerate() {
             let line = self.rows[tap / self.column_taps];
@@ -405,7 +405,6 @@ impl Rows for Line<'_> {
                 };
             }
         }
-        scratch
     }
 }
 

@@ -48,37 +48,104 @@ pub(super) fn run(
     epilogue: &Epilogue<'_>,
     threads: &Threads,
 ) {
-    let lines = conv.batch * conv.out_height;
+    let cut = Cut::of(conv, size_of::<f32>(), threads);
     let line = conv.out_width * conv.out_channels;
-    let work = out.len().saturating_mul(conv.kernel_height * conv.kernel_width);
-    let tasks = if threads.count() == 1 {
-        1
-    } else {
-        (work / PARALLEL_WORK).clamp(1, threads.count() * 4).min(lines)
-    };
     let data = SendPtr(out.as_mut_ptr());
-    threads.for_each(tasks, |task| {
-        for index in part(lines, tasks, task) {
-            // SAFETY: index < lines, and every line belongs to one task.
-            let to = unsafe { std::slice::from_raw_parts_mut(data.get().add(index * line), line) };
+    threads.for_each(cut.tasks(), |task| {
+        cut.each(task, |index, channels| {
+            // SAFETY: index < lines.
+            let to = unsafe { data.get().add(index * line) };
             let residual = epilogue.residual.map(|residual| &residual[index * line..][..line]);
-            run_line(kernels, conv, packed, x, index, to, residual, epilogue);
-            if let Some(activation) = epilogue.activation {
+            // SAFETY: channels of lines belong to one task each, so nobody else writes to these.
+            unsafe {
+                run_line(kernels, conv, packed, x, index, &cut, channels.clone(), to, residual, epilogue)
+            };
+            let Some(activation) = epilogue.activation else { return };
+            if channels.len() == conv.out_channels {
                 // SAFETY: in place over the line.
-                unsafe { kernels.unary_run(activation, to.as_ptr(), to.as_mut_ptr(), to.len()) };
+                unsafe { kernels.unary_run(activation, to, to, line) };
+                return;
             }
-        }
+            for pixel in 0..conv.out_width {
+                // SAFETY: in place over the channels of a pixel.
+                unsafe {
+                    let at = to.add(pixel * conv.out_channels + channels.start);
+                    kernels.unary_run(activation, at, at, channels.len());
+                }
+            }
+        });
     });
 }
 
+/// How the work is cut: over lines, and over blocks of channels so small that the rows under a line stay in the
+/// first-level cache and are fetched once. An image beyond the second-level cache is read in its order instead.
+pub(super) struct Cut {
+    lines: usize,
+    channels: usize,
+    /// Channels of a block.
+    pub(super) block: usize,
+    line_parts: usize,
+    block_parts: usize,
+}
+
+impl Cut {
+    /// For elements of `size` bytes.
+    pub(super) fn of(conv: &Conv2d, size: usize, threads: &Threads) -> Cut {
+        /// What the rows under a line may take of the first-level cache, and an image of the second, in bytes.
+        const ROWS: usize = 24 << 10;
+        const IMAGE: usize = 1 << 20;
+        let channels = conv.out_channels;
+        let lines = conv.batch * conv.out_height;
+        let image = conv.in_height * conv.in_width * conv.in_channels * size;
+        let rows = (conv.kernel_height + conv.stride[0]) * conv.in_width * size;
+        let block = if image > IMAGE || channels != conv.in_channels {
+            channels
+        } else {
+            (ROWS / rows.max(1) / 64 * 64).max(64).min(channels)
+        };
+        let work = lines.saturating_mul(conv.out_width * channels * conv.kernel_height * conv.kernel_width);
+        let wanted =
+            if threads.count() == 1 { 1 } else { (work / PARALLEL_WORK).clamp(1, threads.count() * 4) };
+        let block_parts = channels.div_ceil(block.max(1)).min(wanted).max(1);
+        let line_parts = (wanted / block_parts).clamp(1, lines.max(1));
+        Cut { lines, channels, block, line_parts, block_parts }
+    }
+
+    pub(super) fn tasks(&self) -> usize {
+        self.line_parts * self.block_parts
+    }
+
+    /// Whether lines are read in whole.
+    pub(super) fn whole(&self) -> bool {
+        self.block == self.channels
+    }
+
+    /// Calls `body` with the lines and channels of a task.
+    pub(super) fn each(&self, task: usize, mut body: impl FnMut(usize, Range<usize>)) {
+        let blocks = self.channels.div_ceil(self.block.max(1));
+        for block in part(blocks, self.block_parts, task % self.block_parts) {
+            let first = block * self.block;
+            for line in part(self.lines, self.line_parts, task / self.block_parts) {
+                body(line, first..self.channels.min(first + self.block));
+            }
+        }
+    }
+}
+
+/// Some channels of a line.
+///
+/// # Safety
+/// `out` must be a line whose channels nobody else touches.
 #[allow(clippy::too_many_arguments, reason = "the body of one caller's loop")]
-fn run_line(
+unsafe fn run_line(
     kernels: &Kernels,
     conv: &Conv2d,
     packed: &PackedDepthwise,
     x: &[f32],
     index: usize,
-    out: &mut [f32],
+    cut: &Cut,
+    channels: Range<usize>,
+    out: *mut f32,
     residual: Option<&[f32]>,
     epilogue: &Epilogue<'_>,
 ) {
@@ -87,19 +154,25 @@ fn run_line(
     let x = &x[image * size..][..size];
     let rows = inside(y * conv.stride[0], conv.pad_top, conv.kernel_height, conv.dilation[0], conv.in_height);
     if conv.out_channels != conv.in_channels {
+        // SAFETY: such lines are not cut, so all of it is ours.
+        let out = unsafe { std::slice::from_raw_parts_mut(out, conv.out_width * conv.out_channels) };
         return multiplied(conv, packed, x, y, rows, out, residual, epilogue);
     }
     let line = Line {
         x: x.as_ptr(),
         weights: packed.weights.as_slice().as_ptr(),
-        bias: packed.bias.as_ref().map_or(std::ptr::null(), |bias| bias.as_slice().as_ptr()),
-        out: out.as_mut_ptr(),
-        residual: residual.map_or(std::ptr::null(), <[f32]>::as_ptr),
+        out,
         conv,
         top: y * conv.stride[0],
         rows,
-        min: epilogue.min,
-        max: epilogue.max,
+        channels,
+        ahead: cut.whole(),
+        format: Floats {
+            bias: packed.bias.as_ref().map_or(std::ptr::null(), |bias| bias.as_slice().as_ptr()),
+            residual: residual.map_or(std::ptr::null(), <[f32]>::as_ptr),
+            min: epilogue.min,
+            max: epilogue.max,
+        },
     };
     // SAFETY: x is one image, weights and bias have the geometry's lengths, out and residual are one line.
     unsafe { (kernels.depthwise)(&line) };
@@ -107,7 +180,7 @@ fn run_line(
 
 /// The taps of a position (its first tap at `start - pad`) that lie inside `0..limit`.
 #[inline(always)]
-fn inside(start: usize, pad: usize, taps: usize, dilation: usize, limit: usize) -> Range<usize> {
+pub(super) fn inside(start: usize, pad: usize, taps: usize, dilation: usize, limit: usize) -> Range<usize> {
     let first = pad.saturating_sub(start).div_ceil(dilation).min(taps);
     let last = (limit + pad).saturating_sub(start).div_ceil(dilation).min(taps);
     first..last.max(first)
@@ -166,22 +239,116 @@ fn multiplied(
 }
 
 /// One line of output.
-pub(super) struct Line<'a> {
+pub(super) struct Line<'a, F: Format> {
     /// The image.
-    x: *const f32,
-    weights: *const f32,
+    pub(super) x: *const F::Element,
+    pub(super) weights: *const f32,
+    pub(super) out: *mut F::Element,
+    pub(super) conv: &'a Conv2d,
+    /// Input row of the first tap, plus the padding.
+    pub(super) top: usize,
+    /// Kernel rows that lie inside the image.
+    pub(super) rows: Range<usize>,
+    pub(super) channels: Range<usize>,
+    /// Asks for the rows of the next line meanwhile.
+    pub(super) ahead: bool,
+    pub(super) format: F,
+}
+
+/// What the elements are: floats, or bytes that stand for numbers.
+///
+/// # Safety
+/// An implementation must touch no more than the elements it is asked for.
+pub(super) unsafe trait Format {
+    /// The element of input and output.
+    type Element: Copy;
+
+    /// Reads `count` elements, all lanes if `FULL`.
+    ///
+    /// # Safety
+    /// `from` must be readable for `count` elements.
+    unsafe fn load<I: Isa, const FULL: bool>(
+        &self,
+        isa: I,
+        from: *const Self::Element,
+        count: usize,
+    ) -> I::F32;
+
+    /// What the sums of `count` channels begin with.
+    ///
+    /// # Safety
+    /// The channels must exist.
+    unsafe fn begin<I: Isa, const FULL: bool>(&self, isa: I, channel: usize, count: usize) -> I::F32;
+
+    /// Finishes the sums of `count` channels and writes them to `out[at..]`.
+    ///
+    /// # Safety
+    /// The channels and the elements must exist.
+    unsafe fn finish<I: Isa, const FULL: bool>(
+        &self,
+        isa: I,
+        sum: I::F32,
+        out: *mut Self::Element,
+        at: usize,
+        channel: usize,
+        count: usize,
+    );
+}
+
+/// Floats with bias, residual and bounds.
+pub(super) struct Floats {
     /// Null for none.
     bias: *const f32,
-    out: *mut f32,
-    /// Null for none.
+    /// As the output; null for none.
     residual: *const f32,
-    conv: &'a Conv2d,
-    /// Input row of the first tap, plus the padding.
-    top: usize,
-    /// Kernel rows that lie inside the image.
-    rows: Range<usize>,
     min: f32,
     max: f32,
+}
+
+// SAFETY: `count` elements, or `LANES` of them if `FULL`.
+unsafe impl Format for Floats {
+    type Element = f32;
+
+    #[inline(always)]
+    unsafe fn load<I: Isa, const FULL: bool>(&self, isa: I, from: *const f32, count: usize) -> I::F32 {
+        // SAFETY: as the caller vouches.
+        unsafe { load::<I, FULL>(isa, from, count) }
+    }
+
+    #[inline(always)]
+    unsafe fn begin<I: Isa, const FULL: bool>(&self, isa: I, channel: usize, count: usize) -> I::F32 {
+        if self.bias.is_null() {
+            isa.splat(0.0)
+        } else {
+            // SAFETY: the bias has an element for each channel.
+            unsafe { load::<I, FULL>(isa, self.bias.add(channel), count) }
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn finish<I: Isa, const FULL: bool>(
+        &self,
+        isa: I,
+        sum: I::F32,
+        out: *mut f32,
+        at: usize,
+        _channel: usize,
+        count: usize,
+    ) {
+        // SAFETY: as the caller vouches.
+        unsafe {
+            let mut sum = sum;
+            if !self.residual.is_null() {
+                sum = isa.add(sum, load::<I, FULL>(isa, self.residual.add(at), count));
+            }
+            let sum = math::clamp(isa, sum, self.min, self.max);
+            if FULL {
+                isa.store(out.add(at), sum);
+            } else {
+                isa.store_partial(out.add(at), sum, count);
+            }
+        }
+    }
 }
 
 /// A line of a depthwise convolution.
@@ -189,15 +356,15 @@ pub(super) struct Line<'a> {
 /// # Safety
 /// What the line describes must be there, with the lengths of its geometry.
 #[inline(always)]
-pub(super) unsafe fn depthwise<I: Isa>(isa: I, line: &Line<'_>) {
+pub(super) unsafe fn depthwise<I: Isa, F: Format>(isa: I, line: &Line<'_, F>) {
     let conv = line.conv;
     // SAFETY: as the caller vouches.
     unsafe {
         match (conv.kernel_width, conv.stride[1], conv.dilation[1]) {
-            (3, 1, 1) => tiles::<I, 3, 1>(isa, line),
-            (3, 2, 1) => tiles::<I, 3, 2>(isa, line),
-            (5, 1, 1) => tiles::<I, 5, 1>(isa, line),
-            (5, 2, 1) => tiles::<I, 5, 2>(isa, line),
+            (3, 1, 1) => tiles::<I, F, 3, 1>(isa, line),
+            (3, 2, 1) => tiles::<I, F, 3, 2>(isa, line),
+            (5, 1, 1) => tiles::<I, F, 5, 1>(isa, line),
+            (5, 2, 1) => tiles::<I, F, 5, 2>(isa, line),
             _ => pixels(isa, line),
         }
     }
@@ -211,7 +378,7 @@ const SHORT: usize = 4;
 /// # Safety
 /// As [`depthwise`].
 #[inline(always)]
-unsafe fn tiles<I: Isa, const WIDTH: usize, const STRIDE: usize>(isa: I, line: &Line<'_>) {
+unsafe fn tiles<I: Isa, F: Format, const WIDTH: usize, const STRIDE: usize>(isa: I, line: &Line<'_, F>) {
     let width = line.conv.out_width;
     // SAFETY: the columns of every tile lie in the line: one that would reach beyond its end is moved back,
     // and computes some pixels again.
@@ -224,10 +391,10 @@ unsafe fn tiles<I: Isa, const WIDTH: usize, const STRIDE: usize>(isa: I, line: &
             let left = width - column;
             // Five weights leave too few registers for seven sums.
             if WIDTH < 5 && left > SHORT && width >= LONG {
-                tile::<I, WIDTH, STRIDE, LONG>(isa, line, column.min(width - LONG));
+                tile::<I, F, WIDTH, STRIDE, LONG>(isa, line, column.min(width - LONG));
                 column += LONG;
             } else {
-                tile::<I, WIDTH, STRIDE, SHORT>(isa, line, column.min(width - SHORT));
+                tile::<I, F, WIDTH, STRIDE, SHORT>(isa, line, column.min(width - SHORT));
                 column += SHORT;
             }
         }
@@ -239,14 +406,14 @@ unsafe fn tiles<I: Isa, const WIDTH: usize, const STRIDE: usize>(isa: I, line: &
 /// # Safety
 /// As [`depthwise`]; the pixels must lie in the line.
 #[inline(always)]
-unsafe fn tile<I: Isa, const WIDTH: usize, const STRIDE: usize, const PIXELS: usize>(
+unsafe fn tile<I: Isa, F: Format, const WIDTH: usize, const STRIDE: usize, const PIXELS: usize>(
     isa: I,
-    line: &Line<'_>,
+    line: &Line<'_, F>,
     column: usize,
 ) {
     let conv = line.conv;
-    let channels = conv.in_channels;
-    let whole = channels / I::LANES * I::LANES;
+    let channels = line.channels.end;
+    let whole = channels - line.channels.len() % I::LANES;
     // Input columns that exist, counted from the first that the tile could read.
     let positions = (PIXELS - 1) * STRIDE + WIDTH;
     let left = column * STRIDE;
@@ -254,12 +421,12 @@ unsafe fn tile<I: Isa, const WIDTH: usize, const STRIDE: usize, const PIXELS: us
     let last = (conv.in_width + conv.pad_left).saturating_sub(left).min(positions).max(first);
     let inside = first..last;
     let complete = inside == (0..positions);
-    let mut channel = 0;
+    let mut channel = line.channels.start;
     // SAFETY: `LANES` channels, then those that remain; `complete` says that no column is missing.
     unsafe {
         if complete {
             while channel < whole {
-                tile_channels::<I, WIDTH, STRIDE, PIXELS, true, true>(
+                tile_channels::<I, F, WIDTH, STRIDE, PIXELS, true, true>(
                     isa,
                     line,
                     column,
@@ -271,7 +438,7 @@ unsafe fn tile<I: Isa, const WIDTH: usize, const STRIDE: usize, const PIXELS: us
             }
         } else {
             while channel < whole {
-                tile_channels::<I, WIDTH, STRIDE, PIXELS, true, false>(
+                tile_channels::<I, F, WIDTH, STRIDE, PIXELS, true, false>(
                     isa,
                     line,
                     column,
@@ -284,7 +451,7 @@ unsafe fn tile<I: Isa, const WIDTH: usize, const STRIDE: usize, const PIXELS: us
         }
         if channel < channels {
             let count = channels - channel;
-            tile_channels::<I, WIDTH, STRIDE, PIXELS, false, false>(
+            tile_channels::<I, F, WIDTH, STRIDE, PIXELS, false, false>(
                 isa, line, column, &inside, channel, count,
             );
         }
@@ -295,6 +462,7 @@ unsafe fn tile<I: Isa, const WIDTH: usize, const STRIDE: usize, const PIXELS: us
 #[inline(always)]
 unsafe fn tile_channels<
     I: Isa,
+    F: Format,
     const WIDTH: usize,
     const STRIDE: usize,
     const PIXELS: usize,
@@ -302,7 +470,7 @@ unsafe fn tile_channels<
     const COMPLETE: bool,
 >(
     isa: I,
-    line: &Line<'_>,
+    line: &Line<'_, F>,
     column: usize,
     inside: &Range<usize>,
     channel: usize,
@@ -313,7 +481,7 @@ unsafe fn tile_channels<
     // SAFETY: as the callers vouch: columns and channels lie inside image, weights and line. The pointer to the first column
     // may lie outside, and is not read then.
     unsafe {
-        let mut sums = [bias::<I, FULL>(isa, line, channel, count); PIXELS];
+        let mut sums = [line.format.begin::<I, FULL>(isa, channel, count); PIXELS];
         for ky in line.rows.clone() {
             let iy = line.top + ky * conv.dilation[0] - conv.pad_top;
             let pixel = (iy * conv.in_width + column * STRIDE) * channels + channel;
@@ -325,7 +493,7 @@ unsafe fn tile_channels<
             }
             for position in 0..(PIXELS - 1) * STRIDE + WIDTH {
                 if COMPLETE || inside.contains(&position) {
-                    let value = load::<I, FULL>(isa, from, count);
+                    let value = line.format.load::<I, FULL>(isa, from, count);
                     for pixel in 0..PIXELS {
                         let kx = position.wrapping_sub(pixel * STRIDE);
                         if kx < WIDTH {
@@ -336,17 +504,23 @@ unsafe fn tile_channels<
                 from = from.wrapping_add(channels);
             }
         }
-        if COMPLETE && channel.is_multiple_of(16) {
-            let next = line.top + line.rows.end * conv.dilation[0] - conv.pad_top;
-            let pixel = (next * conv.in_width + column * STRIDE) * channels + channel;
-            let mut from = line.x.wrapping_add(pixel).wrapping_add((WIDTH - conv.pad_left) * channels);
-            for _ in 0..PIXELS * STRIDE {
-                isa.prefetch(from);
-                from = from.wrapping_add(channels);
+        let per_line = 64 / size_of::<F::Element>();
+        if COMPLETE && line.ahead && channel.is_multiple_of(per_line) {
+            // The rows that the next line reads and this one does not; one after the other, for memory runs ahead
+            // of those who read in order.
+            for row in 0..conv.stride[0] {
+                let next = line.top + row + line.rows.end * conv.dilation[0] - conv.pad_top;
+                let pixel = (next * conv.in_width + column * STRIDE + WIDTH - conv.pad_left) * channels;
+                let mut from = line.x.wrapping_add(pixel + channel * PIXELS * STRIDE);
+                for _ in 0..PIXELS * STRIDE {
+                    isa.prefetch_far(from.cast());
+                    from = from.wrapping_add(per_line);
+                }
             }
         }
         for pixel in 0..PIXELS {
-            finish::<I, FULL>(isa, line, sums[pixel], (column + pixel) * channels + channel, count);
+            let at = (column + pixel) * channels + channel;
+            line.format.finish::<I, FULL>(isa, sums[pixel], line.out, at, channel, count);
         }
     }
 }
@@ -356,27 +530,27 @@ unsafe fn tile_channels<
 /// # Safety
 /// As [`depthwise`].
 #[inline(always)]
-unsafe fn pixels<I: Isa>(isa: I, line: &Line<'_>) {
-    let channels = line.conv.in_channels;
-    let whole = channels / I::LANES * I::LANES;
+unsafe fn pixels<I: Isa, F: Format>(isa: I, line: &Line<'_, F>) {
+    let channels = line.channels.end;
+    let whole = channels - line.channels.len() % I::LANES;
     for column in 0..line.conv.out_width {
-        let mut channel = 0;
+        let mut channel = line.channels.start;
         while channel < whole {
             // SAFETY: channel + LANES <= channels.
-            unsafe { pixel::<I, true>(isa, line, column, channel, I::LANES) };
+            unsafe { pixel::<I, F, true>(isa, line, column, channel, I::LANES) };
             channel += I::LANES;
         }
         if channel < channels {
             // SAFETY: the channels that remain.
-            unsafe { pixel::<I, false>(isa, line, column, channel, channels - channel) };
+            unsafe { pixel::<I, F, false>(isa, line, column, channel, channels - channel) };
         }
     }
 }
 
 #[inline(always)]
-unsafe fn pixel<I: Isa, const FULL: bool>(
+unsafe fn pixel<I: Isa, F: Format, const FULL: bool>(
     isa: I,
-    line: &Line<'_>,
+    line: &Line<'_, F>,
     column: usize,
     channel: usize,
     count: usize,
@@ -387,28 +561,18 @@ unsafe fn pixel<I: Isa, const FULL: bool>(
     let taps = inside(left, conv.pad_left, conv.kernel_width, conv.dilation[1], conv.in_width);
     // SAFETY: as the caller vouches; only taps inside the image are read.
     unsafe {
-        let mut sum = bias::<I, FULL>(isa, line, channel, count);
+        let mut sum = line.format.begin::<I, FULL>(isa, channel, count);
         for ky in line.rows.clone() {
             let iy = line.top + ky * conv.dilation[0] - conv.pad_top;
             for kx in taps.clone() {
                 let ix = left + kx * conv.dilation[1] - conv.pad_left;
                 let from = line.x.add((iy * conv.in_width + ix) * channels + channel);
                 let weight = line.weights.add((ky * conv.kernel_width + kx) * channels + channel);
-                let value = load::<I, FULL>(isa, from, count);
+                let value = line.format.load::<I, FULL>(isa, from, count);
                 sum = isa.mul_add(value, load::<I, FULL>(isa, weight, count), sum);
             }
         }
-        finish::<I, FULL>(isa, line, sum, column * channels + channel, count);
-    }
-}
-
-#[inline(always)]
-unsafe fn bias<I: Isa, const FULL: bool>(isa: I, line: &Line<'_>, channel: usize, count: usize) -> I::F32 {
-    if line.bias.is_null() {
-        isa.splat(0.0)
-    } else {
-        // SAFETY: the bias has an element for each channel.
-        unsafe { load::<I, FULL>(isa, line.bias.add(channel), count) }
+        line.format.finish::<I, FULL>(isa, sum, line.out, column * channels + channel, channel, count);
     }
 }
 
@@ -416,22 +580,4 @@ unsafe fn bias<I: Isa, const FULL: bool>(isa: I, line: &Line<'_>, channel: usize
 unsafe fn load<I: Isa, const FULL: bool>(isa: I, from: *const f32, count: usize) -> I::F32 {
     // SAFETY: as the caller vouches.
     unsafe { if FULL { isa.load(from) } else { isa.load_partial(from, count) } }
-}
-
-/// Adds the residual, bounds the sums and stores them.
-#[inline(always)]
-unsafe fn finish<I: Isa, const FULL: bool>(isa: I, line: &Line<'_>, sum: I::F32, at: usize, count: usize) {
-    // SAFETY: as the caller vouches.
-    unsafe {
-        let mut sum = sum;
-        if !line.residual.is_null() {
-            sum = isa.add(sum, load::<I, FULL>(isa, line.residual.add(at), count));
-        }
-        let sum = math::clamp(isa, sum, line.min, line.max);
-        if FULL {
-            isa.store(line.out.add(at), sum);
-        } else {
-            isa.store_partial(line.out.add(at), sum, count);
-        }
-    }
 }

@@ -111,15 +111,15 @@ fn at_least(
 }
 
 /// Rows of a matrix in memory.
-pub(super) struct Plain {
-    pub(super) data: *const f32,
+pub(super) struct Plain<T> {
+    pub(super) data: *const T,
     pub(super) stride: usize,
     pub(super) depth: usize,
 }
 // SAFETY: the data is only read.
-unsafe impl Sync for Plain {}
+unsafe impl<T: Sync> Sync for Plain<T> {}
 
-impl Rows for Plain {
+impl<T: Sync> Rows<T> for Plain<T> {
     fn taps(&self) -> usize {
         1
     }
@@ -128,18 +128,17 @@ impl Rows for Plain {
         self.depth
     }
 
-    fn point<'s>(
+    fn point(
         &self,
         rows: Range<usize>,
         _taps: Range<usize>,
         channel: usize,
-        pointers: &mut [*const f32],
-        scratch: &'s mut [f32],
-    ) -> &'s mut [f32] {
+        pointers: &mut [*const T],
+        _scratch: &mut [T],
+    ) {
         for (pointer, row) in pointers.iter_mut().zip(rows) {
             *pointer = self.data.wrapping_add(row * self.stride + channel);
         }
-        scratch
     }
 }
 

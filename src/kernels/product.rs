@@ -34,23 +34,22 @@ impl Default for Epilogue<'_> {
 }
 
 /// The rows of the first matrix.
-pub(super) trait Rows: Sync {
+pub(super) trait Rows<T>: Sync {
     /// Pointers per row.
     fn taps(&self) -> usize;
-    /// Floats behind each pointer.
+    /// Elements behind each pointer.
     fn depth(&self) -> usize;
     /// Writes the pointer to `channel` of tap `taps.start + t` of row `rows.start + r` to
-    /// `pointers[t * rows.len() + r]`. `scratch` is memory for rows that have to be assembled; what is left of it is
-    /// returned.
-    fn point<'s>(
+    /// `pointers[t * rows.len() + r]`. `scratch` is memory for rows that have to be assembled.
+    fn point(
         &self,
         rows: Range<usize>,
         taps: Range<usize>,
         channel: usize,
-        pointers: &mut [*const f32],
-        scratch: &'s mut [f32],
-    ) -> &'s mut [f32];
-    /// Floats of `scratch` that a row may take, for all taps.
+        pointers: &mut [*const T],
+        scratch: &mut [T],
+    );
+    /// Elements of `scratch` that a row may take, for all taps.
     fn scratch_per_row(&self) -> usize {
         0
     }
@@ -67,14 +66,19 @@ pub(super) struct Output<'a> {
     pub(super) epilogue: &'a Epilogue<'a>,
 }
 
-/// Rows of a block.
-const BLOCK_ROWS: usize = 120;
+/// Rows of a block, at most.
+pub(super) const BLOCK_ROWS: usize = 240;
+/// Rows of a block when the weights are small: activations that stay in the first-level cache are worth more than
+/// weights that are fetched less often.
+const BLOCK_ROWS_OF_SMALL: usize = 120;
+/// Weights of no more floats are small: a quarter of a second-level cache.
+const SMALL: usize = 128 * 1024;
 /// Pointers for a block's rows.
-const MAX_POINTERS: usize = 1200;
+pub(super) const MAX_POINTERS: usize = 2400;
 /// Taps of a block of depth, at most.
 const MAX_TAPS: usize = 64;
 /// Floats for rows that have to be assembled.
-const SCRATCH: usize = 4096;
+pub(super) const SCRATCH: usize = 4096;
 /// Multiplications below which a second thread costs more than it brings.
 const PARALLEL_WORK: usize = 64 * 1024;
 
@@ -84,7 +88,7 @@ const PARALLEL_WORK: usize = 64 * 1024;
 /// The pointers that `rows` yields must be readable for `rows.depth()` floats less the channel, for every row below `count`;
 /// `weights` must be packed for `kernels` with `k = taps * depth`; `out` must be writable (and the residual
 /// readable) for `count` rows of `n` floats, `stride` apart, and not overlap anything that is read.
-pub(super) unsafe fn product<R: Rows>(
+pub(super) unsafe fn product<R: Rows<f32>>(
     kernels: &Kernels,
     rows: &R,
     count: usize,
@@ -99,9 +103,7 @@ pub(super) unsafe fn product<R: Rows>(
     let work = count.saturating_mul(weights.n).saturating_mul(weights.k.max(1));
     let wanted =
         if threads.count() == 1 { 1 } else { (threads.count() * 4).min(work / PARALLEL_WORK).max(1) };
-    // Rows are cut first: threads that share weights and not rows fetch the least.
-    let row_tasks = wanted.min(count.div_ceil(kernels.tile_rows * 2));
-    let panel_tasks = (wanted / row_tasks).clamp(1, panels);
+    let (row_tasks, panel_tasks) = cut(kernels, count, weights.n, panels, wanted);
     let share =
         Shared { kernels, rows, weights, residual: out.residual, epilogue: out.epilogue, stride: out.stride };
     let data = SendPtr(out.data);
@@ -111,6 +113,19 @@ pub(super) unsafe fn product<R: Rows>(
         // SAFETY: as the caller vouches; the parts are disjoint.
         unsafe { share.run(task_rows, task_panels, data.get()) };
     });
+}
+
+/// About `wanted` tasks of a product of `rows` by `n`: over the rows and over the panels.
+pub(super) fn cut(kernels: &Kernels, rows: usize, n: usize, panels: usize, wanted: usize) -> (usize, usize) {
+    // What is larger is cut first, so that it is fetched by one thread only.
+    let most_row_tasks = rows.div_ceil(kernels.widest_tile_rows() * 2);
+    if n > rows {
+        let panel_tasks = wanted.min(panels);
+        ((wanted / panel_tasks).clamp(1, most_row_tasks), panel_tasks)
+    } else {
+        let row_tasks = wanted.min(most_row_tasks);
+        (row_tasks, (wanted / row_tasks).clamp(1, panels))
+    }
 }
 
 /// The `index`th of `parts` nearly equal parts of `0..total`.
@@ -138,7 +153,7 @@ struct DepthBlock {
 }
 
 /// The first `count` elements, set to `value`.
-fn filled<T: Copy>(memory: &mut [MaybeUninit<T>], count: usize, value: T) -> &mut [T] {
+pub(super) fn filled<T: Copy>(memory: &mut [MaybeUninit<T>], count: usize, value: T) -> &mut [T] {
     let memory = &mut memory[..count];
     memory.iter_mut().for_each(|element| {
         element.write(value);
@@ -147,7 +162,7 @@ fn filled<T: Copy>(memory: &mut [MaybeUninit<T>], count: usize, value: T) -> &mu
     unsafe { &mut *(std::ptr::from_mut(memory) as *mut [T]) }
 }
 
-impl<R: Rows> Shared<'_, R> {
+impl<R: Rows<f32>> Shared<'_, R> {
     /// The depth block at (`tap`, `channel`).
     fn depth_block(&self, tap: usize, channel: usize) -> DepthBlock {
         let (taps, depth) = (self.rows.taps(), self.rows.depth());
@@ -171,22 +186,22 @@ impl<R: Rows> Shared<'_, R> {
     /// As [`product`], for these rows and panels only.
     unsafe fn run(&self, rows: Range<usize>, panels: Range<usize>, data: *mut f32) {
         let most_taps = self.depth_block(0, 0).taps.len().max(1);
-        let tile_rows = self.kernels.tile_rows;
         let per_row = self.rows.scratch_per_row();
+        let by_scratch = SCRATCH.checked_div(per_row).unwrap_or(BLOCK_ROWS);
+        let small = self.weights.k * self.weights.n <= SMALL;
+        let most_rows = if small { BLOCK_ROWS_OF_SMALL } else { BLOCK_ROWS };
+        let limit = most_rows.min(MAX_POINTERS / most_taps).min(by_scratch).max(1);
         // Only what is used gets initialised: small products are many, and this would be a good part of them.
         let mut memory = [const { MaybeUninit::<f32>::uninit() }; SCRATCH];
         let scratch = filled(&mut memory, if per_row == 0 { 0 } else { SCRATCH }, 0.0);
-        let by_scratch = SCRATCH.checked_div(per_row).unwrap_or(BLOCK_ROWS);
-        let limit = BLOCK_ROWS.min(MAX_POINTERS / most_taps).min(by_scratch);
-        let limit = if limit > tile_rows { limit / tile_rows * tile_rows } else { limit.max(1) };
         let mut memory = [const { MaybeUninit::<*const f32>::uninit() }; MAX_POINTERS];
         let pointers = filled(&mut memory, limit.min(rows.len()) * most_taps, std::ptr::null());
-        let mut start = rows.start;
-        while start < rows.end {
-            let block = start..rows.end.min(start + limit);
+        let blocks = rows.len().div_ceil(limit);
+        for block in 0..blocks {
+            let block = part(rows.len(), blocks, block);
+            let block = rows.start + block.start..rows.start + block.end;
             // SAFETY: as the caller vouches.
-            unsafe { self.row_block(block.clone(), panels.clone(), data, pointers, scratch) };
-            start = block.end;
+            unsafe { self.row_block(block, panels.clone(), data, pointers, scratch) };
         }
     }
 
@@ -201,18 +216,12 @@ impl<R: Rows> Shared<'_, R> {
         scratch: &mut [f32],
     ) {
         let (taps, depth) = (self.rows.taps(), self.rows.depth());
-        let tiles = rows.len().div_ceil(self.kernels.tile_rows);
         let (mut tap, mut channel) = (0, 0);
         let mut first = true;
         loop {
             let block = self.depth_block(tap, channel);
-            let mut rest = &mut scratch[..];
-            for tile in 0..tiles {
-                let local = part(rows.len(), tiles, tile);
-                let to = &mut pointers[local.start * block.taps.len()..local.end * block.taps.len()];
-                let tile_rows = rows.start + local.start..rows.start + local.end;
-                rest = self.rows.point(tile_rows, block.taps.clone(), block.channels.start, to, rest);
-            }
+            let to = &mut pointers[..rows.len() * block.taps.len()];
+            self.rows.point(rows.clone(), block.taps.clone(), block.channels.start, to, scratch);
             (tap, channel) = if block.channels.end < depth {
                 (block.taps.start, block.channels.end)
             } else {
@@ -221,7 +230,10 @@ impl<R: Rows> Shared<'_, R> {
             let last = tap >= taps;
             for panel in panels.clone() {
                 // SAFETY: as the caller vouches; the pointers were filled for this block.
-                unsafe { self.panel(&rows, panel, &block, pointers, tiles, (first, last), data) };
+                unsafe {
+                    let next = panel + 1 < panels.end;
+                    self.panel(&rows, panel, &block, pointers, (first, last, next), data);
+                }
             }
             if last {
                 break;
@@ -249,15 +261,13 @@ impl<R: Rows> Shared<'_, R> {
     ///
     /// # Safety
     /// As [`product`]; `pointers` must be filled for the block.
-    #[allow(clippy::too_many_arguments, reason = "the innermost loop of one caller")]
     unsafe fn panel(
         &self,
         rows: &Range<usize>,
         panel: usize,
         block: &DepthBlock,
         pointers: &[*const f32],
-        tiles: usize,
-        (first, last): (bool, bool),
+        (first, last, next): (bool, bool, bool),
         data: *mut f32,
     ) {
         let PackedView { panels, bias, k, width, .. } = self.weights;
@@ -265,15 +275,26 @@ impl<R: Rows> Shared<'_, R> {
         let vectors = columns.len().div_ceil(width.lanes);
         let taps = block.taps.len();
         let depth_start = block.taps.start * self.rows.depth() + block.channels.start;
+        let depth = block.channels.len();
         let weights = panel * width.columns() * k + depth_start * vectors * width.lanes;
+        // A narrow panel leaves registers for more rows.
+        let tiles = rows.len().div_ceil(self.kernels.tile_rows[vectors - 1]);
+        // While the rows go by, the next panel is fetched, a piece per tile.
+        let after = if next { (panel + 1) * width.columns() * k } else { weights };
+        let ahead = panels[after..].as_ptr();
+        let piece = taps * depth * width.lanes;
         for tile in 0..tiles {
             let local = part(rows.len(), tiles, tile);
             let at = (rows.start + local.start) * self.stride + columns.start;
             let work = Tile {
-                pointers: pointers[local.start * taps..].as_ptr(),
+                pointers: pointers[local.start..].as_ptr(),
+                pointer_stride: rows.len(),
                 taps,
-                depth: block.channels.len(),
+                depth,
                 weights: panels[weights..].as_ptr(),
+                // The pieces of the tiles after those that cover the panel lie beyond it: they read nothing, but warm
+                // what comes next.
+                ahead: ahead.wrapping_add(tile * piece),
                 bias: bias.map_or(std::ptr::null(), |bias| bias[columns.start..].as_ptr()),
                 // SAFETY: row and column lie within the output.
                 out: unsafe { data.add(at) },
@@ -300,11 +321,15 @@ impl<R: Rows> Shared<'_, R> {
 pub(super) struct Tile {
     /// Per tap, a pointer for each row.
     pointers: *const *const f32,
+    /// Pointers from one tap to the next.
+    pointer_stride: usize,
     taps: usize,
     /// Floats behind each pointer.
     depth: usize,
     /// `taps * depth` rows of whole vectors.
     weights: *const f32,
+    /// What to ask for meanwhile, a vector for each step of the depth; need not be readable.
+    ahead: *const f32,
     /// Whole vectors; null for zero.
     bias: *const f32,
     out: *mut f32,
@@ -338,46 +363,22 @@ const fn unroll(rows: usize, vectors: usize) -> usize {
 #[inline(always)]
 pub(super) unsafe fn tile<I: Isa>(isa: I, work: &Tile, rows: usize, vectors: usize) {
     macro_rules! dispatch {
-        ($(($rows:literal, $vectors:literal)),*) => {
+        ($($vectors:literal: $($rows:literal)*;)*) => {
             match (rows, vectors) {
                 // The constant condition drops the tiles that this instruction set has no registers for.
-                $(($rows, $vectors) if const { I::TILE_ROWS >= $rows && I::TILE_VECTORS >= $vectors } => {
+                $($(($rows, $vectors) if const { I::TILE_ROWS[$vectors - 1] >= $rows } => {
                     // SAFETY: as the caller vouches.
                     unsafe { tile_of::<I, $rows, $vectors, { unroll($rows, $vectors) }>(isa, work) }
-                })*
+                })*)*
                 _ => {}
             }
         };
     }
     dispatch!(
-        (1, 1),
-        (2, 1),
-        (3, 1),
-        (4, 1),
-        (5, 1),
-        (6, 1),
-        (7, 1),
-        (8, 1),
-        (1, 2),
-        (2, 2),
-        (3, 2),
-        (4, 2),
-        (5, 2),
-        (6, 2),
-        (7, 2),
-        (8, 2),
-        (1, 3),
-        (2, 3),
-        (3, 3),
-        (4, 3),
-        (5, 3),
-        (6, 3),
-        (1, 4),
-        (2, 4),
-        (3, 4),
-        (4, 4),
-        (5, 4),
-        (6, 4)
+        1: 1 2 3 4 5 6 7 8;
+        2: 1 2 3 4 5 6 7 8;
+        3: 1 2 3 4 5 6;
+        4: 1 2 3 4 5 6;
     );
 }
 
@@ -404,15 +405,17 @@ unsafe fn tile_of<I: Isa, const R: usize, const V: usize, const U: usize>(isa: I
                 }
             }
         }
-        let mut weights = work.weights;
+        let (mut weights, mut ahead) = (work.weights, work.ahead);
         for tap in 0..work.taps {
             let mut from = [std::ptr::null::<f32>(); R];
             for row in 0..R {
-                from[row] = *work.pointers.add(tap * R + row);
+                from[row] = *work.pointers.add(tap * work.pointer_stride + row);
             }
             let mut channel = 0;
             while channel + U <= work.depth {
                 for step in 0..U {
+                    isa.prefetch_far(ahead);
+                    ahead = ahead.wrapping_add(I::LANES);
                     step_of::<I, R, V>(isa, &mut sums[step], &from, channel + step, weights);
                     weights = weights.add(V * I::LANES);
                 }

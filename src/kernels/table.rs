@@ -11,18 +11,18 @@ use std::sync::OnceLock;
 /// The kernels for one instruction set. Safe to use wherever a reference can be had: [`available`] lists only
 /// what this CPU can run.
 pub struct Kernels {
-    /// `portable`, `avx2`, `avx512` or `neon`: the word for the environment variable `KINGLET_ISA`.
+    /// `portable`, `avx2`, `avx2vnni`, `avx512`, `avx512vnni` or `neon`: the word for the environment variable `KINGLET_ISA`.
     pub name: &'static str,
     /// f32 lanes of a vector.
     pub lanes: usize,
-    /// Rows of the matrix product's register tile.
-    pub tile_rows: usize,
+    /// Rows of the matrix product's register tile, by the vectors in a row less one.
+    pub tile_rows: [usize; 4],
     /// Vectors in a row of that tile; a panel of packed weights is this many vectors wide.
     pub tile_vectors: usize,
     /// Rows of weights of one panel that the matrix product works through before it turns to the next panel.
     pub depth_block: usize,
     pub(super) tile: unsafe fn(&product::Tile, usize, usize),
-    pub(super) depthwise: unsafe fn(&depthwise::Line<'_>),
+    pub(super) depthwise: unsafe fn(&depthwise::Line<'_, depthwise::Floats>),
     pub(super) binary: unsafe fn(binary::Binary, *const f32, usize, *const f32, usize, *mut f32, usize),
     pub(super) fold_row: unsafe fn(reduce::Fold, *const f32, usize) -> f32,
     pub(super) fold_columns: unsafe fn(reduce::Fold, *const f32, usize, usize, *mut f32, usize),
@@ -31,10 +31,21 @@ pub struct Kernels {
     pub(super) norm_row: unsafe fn(&norm::Row),
     pub(super) scale_shift_row: unsafe fn(*const f32, *const f32, *const f32, *mut f32, usize),
     pub(super) pool_window: unsafe fn(pool::Pool, &pool::Window),
+    pub(super) tile_i8: unsafe fn(&tile_i8::TileI8, usize, usize),
+    pub(super) depthwise_i8: unsafe fn(&depthwise::Line<'_, conv_i8::Bytes>),
+    pub(super) quantise: unsafe fn(quantise::Scale, *const f32, *mut u8, usize),
+    pub(super) dequantise: unsafe fn(quantise::Scale, *const u8, *mut f32, usize),
     pub(super) attention_weights: unsafe fn(&attention::Weights) -> (f32, f32),
     pub(super) turn: unsafe fn(*const f32, usize, usize, usize, *mut f32, usize),
     pub(super) peak: unsafe fn(usize) -> f32,
     pub(super) unary: unsafe fn(map::Unary, *const f32, *mut f32, usize),
+}
+
+impl Kernels {
+    /// Rows of the widest register tile.
+    pub(super) fn widest_tile_rows(&self) -> usize {
+        self.tile_rows[self.tile_vectors - 1]
+    }
 }
 
 impl std::fmt::Debug for Kernels {
@@ -45,12 +56,12 @@ impl std::fmt::Debug for Kernels {
 
 /// A function with the instruction set's features on, into which the generic kernel is inlined.
 macro_rules! shim {
-    ($isa:ty, [$($feature:literal)?], $($kernel:ident)::+ ($($arg:ident: $type:ty),*) $(-> $out:ty)?) => {{
+    ($isa:ty, [$($feature:literal)?], $kernel:path, ($($arg:ident: $type:ty),*) $(-> $out:ty)?) => {{
         $(#[target_feature(enable = $feature)])?
         unsafe fn shim($($arg: $type),*) $(-> $out)? {
             // SAFETY: the table is handed out only where the features were detected, and the caller keeps the
             // kernel's own contract.
-            unsafe { $($kernel)::+(<$isa>::assume(), $($arg),*) }
+            unsafe { $kernel(<$isa>::assume(), $($arg),*) }
         }
         shim
     }};
@@ -65,30 +76,51 @@ macro_rules! tier {
             tile_rows: <$isa>::TILE_ROWS,
             tile_vectors: <$isa>::TILE_VECTORS,
             depth_block: $depth_block,
-            tile: shim!($isa, $features, product::tile(work: &product::Tile, rows: usize, vectors: usize)),
-            depthwise: shim!($isa, $features, depthwise::depthwise(line: &depthwise::Line<'_>)),
-            binary: shim!($isa, $features, binary::binary(op: binary::Binary, a: *const f32, a_step: usize, b: *const f32, b_step: usize, out: *mut f32, length: usize)),
-            fold_row: shim!($isa, $features, reduce::fold_row(fold: reduce::Fold, x: *const f32, length: usize) -> f32),
-            fold_columns: shim!($isa, $features, reduce::fold_columns(fold: reduce::Fold, x: *const f32, rows: usize, stride: usize, out: *mut f32, columns: usize)),
-            softmax_row: shim!($isa, $features, softmax::softmax_row(x: *const f32, out: *mut f32, length: usize, log: bool)),
-            softmax_columns: shim!($isa, $features, softmax::softmax_columns(x: *const f32, out: *mut f32, rows: usize, stride: usize, count: usize, log: bool)),
-            norm_row: shim!($isa, $features, norm::norm_row(row: &norm::Row)),
-            scale_shift_row: shim!($isa, $features, norm::scale_shift_row(x: *const f32, scale: *const f32, shift: *const f32, out: *mut f32, length: usize)),
-            pool_window: shim!($isa, $features, pool::pool_window(op: pool::Pool, window: &pool::Window)),
-            attention_weights: shim!($isa, $features, attention::attention_weights(work: &attention::Weights) -> (f32, f32)),
-            turn: shim!($isa, $features, transpose::turn(x: *const f32, stride: usize, rows: usize, columns: usize, out: *mut f32, out_stride: usize)),
-            peak: shim!($isa, $features, peak::peak(rounds: usize) -> f32),
-            unary: shim!($isa, $features, map::unary(op: map::Unary, x: *const f32, out: *mut f32, length: usize)),
+            tile: shim!($isa, $features, product::tile, (work: &product::Tile, rows: usize, vectors: usize)),
+            depthwise: shim!($isa, $features, depthwise::depthwise, (line: &depthwise::Line<'_, depthwise::Floats>)),
+            binary: shim!($isa, $features, binary::binary, (op: binary::Binary, a: *const f32, a_step: usize, b: *const f32, b_step: usize, out: *mut f32, length: usize)),
+            fold_row: shim!($isa, $features, reduce::fold_row, (fold: reduce::Fold, x: *const f32, length: usize) -> f32),
+            fold_columns: shim!($isa, $features, reduce::fold_columns, (fold: reduce::Fold, x: *const f32, rows: usize, stride: usize, out: *mut f32, columns: usize)),
+            softmax_row: shim!($isa, $features, softmax::softmax_row, (x: *const f32, out: *mut f32, length: usize, log: bool)),
+            softmax_columns: shim!($isa, $features, softmax::softmax_columns, (x: *const f32, out: *mut f32, rows: usize, stride: usize, count: usize, log: bool)),
+            norm_row: shim!($isa, $features, norm::norm_row, (row: &norm::Row)),
+            scale_shift_row: shim!($isa, $features, norm::scale_shift_row, (x: *const f32, scale: *const f32, shift: *const f32, out: *mut f32, length: usize)),
+            pool_window: shim!($isa, $features, pool::pool_window, (op: pool::Pool, window: &pool::Window)),
+            tile_i8: shim!($isa, $features, tile_i8::tile_i8::<_, false>, (work: &tile_i8::TileI8, rows: usize, vectors: usize)),
+            depthwise_i8: shim!($isa, $features, depthwise::depthwise, (line: &depthwise::Line<'_, conv_i8::Bytes>)),
+            quantise: shim!($isa, $features, quantise::quantise, (scale: quantise::Scale, x: *const f32, out: *mut u8, length: usize)),
+            dequantise: shim!($isa, $features, quantise::dequantise, (scale: quantise::Scale, x: *const u8, out: *mut f32, length: usize)),
+            attention_weights: shim!($isa, $features, attention::attention_weights, (work: &attention::Weights) -> (f32, f32)),
+            turn: shim!($isa, $features, transpose::turn, (x: *const f32, stride: usize, rows: usize, columns: usize, out: *mut f32, out_stride: usize)),
+            peak: shim!($isa, $features, peak::peak, (rounds: usize) -> f32),
+            unary: shim!($isa, $features, map::unary, (op: map::Unary, x: *const f32, out: *mut f32, length: usize)),
         }
     };
 }
 
 static PORTABLE: Kernels = tier!("portable", isa::portable::Portable, [], depth_block: 256);
 #[cfg(target_arch = "x86_64")]
-static AVX2: Kernels = tier!("avx2", isa::avx2::Avx2, ["avx2,fma"], depth_block: 256);
+const AVX2_TIER: Kernels = tier!("avx2", isa::avx2::Avx2, ["avx2,fma"], depth_block: 256);
 #[cfg(target_arch = "x86_64")]
-static AVX512: Kernels =
+const AVX512_TIER: Kernels =
     tier!("avx512", isa::avx512::Avx512, ["avx512f,avx512bw,avx512vl,avx512dq,avx2,fma"], depth_block: 256);
+#[cfg(target_arch = "x86_64")]
+static AVX2: Kernels = AVX2_TIER;
+#[cfg(target_arch = "x86_64")]
+static AVX512: Kernels = AVX512_TIER;
+/// The same with the instruction for products of bytes, which younger CPUs have.
+#[cfg(target_arch = "x86_64")]
+static AVX2_VNNI: Kernels = Kernels {
+    name: "avx2vnni",
+    tile_i8: shim!(isa::avx2::Avx2, ["avx2,fma,avxvnni"], tile_i8::tile_i8::<_, true>, (work: &tile_i8::TileI8, rows: usize, vectors: usize)),
+    ..AVX2_TIER
+};
+#[cfg(target_arch = "x86_64")]
+static AVX512_VNNI: Kernels = Kernels {
+    name: "avx512vnni",
+    tile_i8: shim!(isa::avx512::Avx512, ["avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx2,fma"], tile_i8::tile_i8::<_, true>, (work: &tile_i8::TileI8, rows: usize, vectors: usize)),
+    ..AVX512_TIER
+};
 #[cfg(target_arch = "aarch64")]
 static NEON: Kernels = tier!("neon", isa::neon::Neon, ["neon"], depth_block: 256);
 
@@ -106,9 +138,15 @@ pub fn available() -> &'static [&'static Kernels] {
                 && is_x86_feature_detected!("avx512vl")
                 && is_x86_feature_detected!("avx512dq")
             {
+                if is_x86_feature_detected!("avx512vnni") {
+                    tables.push(&AVX512_VNNI);
+                }
                 tables.push(&AVX512);
             }
             if avx2 {
+                if is_x86_feature_detected!("avxvnni") {
+                    tables.push(&AVX2_VNNI);
+                }
                 tables.push(&AVX2);
             }
         }

@@ -34,7 +34,7 @@ fn one() -> usize {
 
 impl Conv {
     /// The kernel's geometry and the output's shape.
-    fn geometry(&self, inputs: &[Fact]) -> Result<(Conv2d, Shape), OpError> {
+    pub(super) fn geometry(&self, inputs: &[Fact]) -> Result<(Conv2d, Shape), OpError> {
         let [x, w] = [&inputs[0], &inputs[1]];
         let (&[batch, ref spatial @ .., channels], &[ref window @ .., depth, out_channels]) =
             (x.dims(), w.dims())

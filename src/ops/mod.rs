@@ -161,6 +161,7 @@ pub mod matmul;
 pub mod norm;
 pub mod pad;
 pub mod pool;
+pub mod quant;
 pub mod recurrent;
 pub mod reduce;
 pub mod resize;
@@ -209,6 +210,7 @@ ops! {
     list::Reserve,
     list::SetItem,
     list::PushBack,
+    quant::Quantize, quant::Dequantize, quant::QuantizedConv, quant::QuantizedMatMul,
 }
 
 /// Checks the number of inputs.

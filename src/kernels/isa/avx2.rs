@@ -53,7 +53,7 @@ unsafe impl Isa for Avx2 {
     type I32 = __m256i;
     type Mask = __m256;
     const LANES: usize = 8;
-    const TILE_ROWS: usize = 6;
+    const TILE_ROWS: [usize; 4] = [8, 6, 0, 0];
     const TILE_VECTORS: usize = 2;
 
     #[inline(always)]
@@ -79,6 +79,51 @@ unsafe impl Isa for Avx2 {
     unsafe fn store_partial(self, to: *mut f32, value: __m256, count: usize) {
         // SAFETY: lanes above `count` are masked off and not written.
         unsafe { _mm256_maskstore_ps(to, first(count), value) }
+    }
+    #[inline(always)]
+    unsafe fn load_bytes(self, from: *const u8, count: usize) -> __m256i {
+        let mut bytes = [0u8; 8];
+        // SAFETY: `count` bytes, or all eight, as the caller vouches.
+        unsafe {
+            if count == 8 {
+                return _mm256_cvtepu8_epi32(_mm_loadl_epi64(from.cast()));
+            }
+            for (lane, byte) in bytes.iter_mut().enumerate().take(count) {
+                *byte = from.add(lane).read();
+            }
+            _mm256_cvtepu8_epi32(_mm_loadl_epi64(bytes.as_ptr().cast()))
+        }
+    }
+    #[inline(always)]
+    unsafe fn store_bytes(self, to: *mut u8, value: __m256i, count: usize) {
+        // SAFETY: eight bytes or `count` of them, as the caller vouches; all else happens in registers.
+        unsafe {
+            let low = _mm256_and_si256(value, _mm256_set1_epi32(255));
+            let words = _mm_packs_epi32(_mm256_castsi256_si128(low), _mm256_extracti128_si256::<1>(low));
+            let bytes = _mm_packus_epi16(words, words);
+            if count == 8 {
+                return _mm_storel_epi64(to.cast(), bytes);
+            }
+            for (lane, byte) in _mm_cvtsi128_si64(bytes).to_le_bytes().into_iter().enumerate().take(count) {
+                to.add(lane).write(byte);
+            }
+        }
+    }
+    #[inline(always)]
+    fn dot<const FAST: bool>(self, sum: __m256i, a: __m256i, b: __m256i) -> __m256i {
+        // SAFETY: the token is proof of the instruction set, and `FAST` of AVX-VNNI.
+        unsafe {
+            if FAST {
+                return _mm256_dpbusd_avx_epi32(sum, a, b);
+            }
+            // Even and odd bytes as 16-bit numbers: sums of two products fit, unlike those of bytes in 16 bits.
+            let even_a = _mm256_and_si256(a, _mm256_set1_epi32(0x00ff_00ff));
+            let odd_a = _mm256_srli_epi16::<8>(a);
+            let even_b = _mm256_srai_epi16::<8>(_mm256_slli_epi16::<8>(b));
+            let odd_b = _mm256_srai_epi16::<8>(b);
+            let sum = _mm256_add_epi32(sum, _mm256_madd_epi16(even_a, even_b));
+            _mm256_add_epi32(sum, _mm256_madd_epi16(odd_a, odd_b))
+        }
     }
     #[inline(always)]
     unsafe fn turn_square(self, from: *const f32, from_stride: usize, to: *mut f32, to_stride: usize) {
@@ -118,6 +163,7 @@ unsafe impl Isa for Avx2 {
         int_to_float(a: __m256i) -> __m256 = _mm256_cvtepi32_ps(a);
         add_int(a: __m256i, b: __m256i) -> __m256i = _mm256_add_epi32(a, b);
         sub_int(a: __m256i, b: __m256i) -> __m256i = _mm256_sub_epi32(a, b);
+        mul_int(a: __m256i, b: __m256i) -> __m256i = _mm256_mullo_epi32(a, b);
         and(a: __m256i, b: __m256i) -> __m256i = _mm256_and_si256(a, b);
         or(a: __m256i, b: __m256i) -> __m256i = _mm256_or_si256(a, b);
         xor(a: __m256i, b: __m256i) -> __m256i = _mm256_xor_si256(a, b);

@@ -20,7 +20,7 @@ unsafe impl Isa for Avx512 {
     type I32 = __m512i;
     type Mask = __mmask16;
     const LANES: usize = 16;
-    const TILE_ROWS: usize = 6;
+    const TILE_ROWS: [usize; 4] = [8, 8, 6, 6];
     const TILE_VECTORS: usize = 4;
 
     #[inline(always)]
@@ -46,6 +46,32 @@ unsafe impl Isa for Avx512 {
     unsafe fn store_partial(self, to: *mut f32, value: __m512, count: usize) {
         // SAFETY: lanes above `count` are masked off and not written.
         unsafe { _mm512_mask_storeu_ps(to, first(count), value) }
+    }
+    #[inline(always)]
+    unsafe fn load_bytes(self, from: *const u8, count: usize) -> __m512i {
+        // SAFETY: lanes above `count` are masked off and not read.
+        unsafe { _mm512_cvtepu8_epi32(_mm_maskz_loadu_epi8(first(count), from.cast())) }
+    }
+    #[inline(always)]
+    unsafe fn store_bytes(self, to: *mut u8, value: __m512i, count: usize) {
+        // SAFETY: lanes above `count` are masked off and not written.
+        unsafe { _mm_mask_storeu_epi8(to.cast(), first(count), _mm512_cvtepi32_epi8(value)) }
+    }
+    #[inline(always)]
+    fn dot<const FAST: bool>(self, sum: __m512i, a: __m512i, b: __m512i) -> __m512i {
+        // SAFETY: the token is proof of the instruction set, and `FAST` of VNNI.
+        unsafe {
+            if FAST {
+                return _mm512_dpbusd_epi32(sum, a, b);
+            }
+            // Even and odd bytes as 16-bit numbers: sums of two products fit, unlike those of bytes in 16 bits.
+            let even_a = _mm512_and_si512(a, _mm512_set1_epi32(0x00ff_00ff));
+            let odd_a = _mm512_srli_epi16::<8>(a);
+            let even_b = _mm512_srai_epi16::<8>(_mm512_slli_epi16::<8>(b));
+            let odd_b = _mm512_srai_epi16::<8>(b);
+            let sum = _mm512_add_epi32(sum, _mm512_madd_epi16(even_a, even_b));
+            _mm512_add_epi32(sum, _mm512_madd_epi16(odd_a, odd_b))
+        }
     }
     #[inline(always)]
     unsafe fn turn_square(self, from: *const f32, from_stride: usize, to: *mut f32, to_stride: usize) {
@@ -104,6 +130,7 @@ unsafe impl Isa for Avx512 {
         int_to_float(a: __m512i) -> __m512 = _mm512_cvtepi32_ps(a);
         add_int(a: __m512i, b: __m512i) -> __m512i = _mm512_add_epi32(a, b);
         sub_int(a: __m512i, b: __m512i) -> __m512i = _mm512_sub_epi32(a, b);
+        mul_int(a: __m512i, b: __m512i) -> __m512i = _mm512_mullo_epi32(a, b);
         and(a: __m512i, b: __m512i) -> __m512i = _mm512_and_si512(a, b);
         or(a: __m512i, b: __m512i) -> __m512i = _mm512_or_si512(a, b);
         xor(a: __m512i, b: __m512i) -> __m512i = _mm512_xor_si512(a, b);

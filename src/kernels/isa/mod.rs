@@ -40,9 +40,10 @@ pub(crate) unsafe trait Isa: Copy {
 
     /// Lanes of a vector.
     const LANES: usize;
-    /// Rows of the matrix product's register tile.
-    const TILE_ROWS: usize;
-    /// Vectors of a row of that tile.
+    /// Rows of the matrix product's register tile when its rows have one, two, three or four vectors; none beyond
+    /// [`Isa::TILE_VECTORS`]. Eight at most, six for three vectors and more: a row takes a general register, too.
+    const TILE_ROWS: [usize; 4];
+    /// Most vectors of a row of that tile.
     const TILE_VECTORS: usize;
 
     /// The token.
@@ -118,6 +119,8 @@ pub(crate) unsafe trait Isa: Copy {
     fn add_int(self, a: Self::I32, b: Self::I32) -> Self::I32;
     /// `a - b`, wrapping.
     fn sub_int(self, a: Self::I32, b: Self::I32) -> Self::I32;
+    /// `a * b`, wrapping.
+    fn mul_int(self, a: Self::I32, b: Self::I32) -> Self::I32;
     /// Bitwise and.
     fn and(self, a: Self::I32, b: Self::I32) -> Self::I32;
     /// Bitwise or.
@@ -128,6 +131,66 @@ pub(crate) unsafe trait Isa: Copy {
     fn shift_left<const N: i32>(self, a: Self::I32) -> Self::I32;
     /// Shift right by `N` bits, copying the sign.
     fn shift_right<const N: i32>(self, a: Self::I32) -> Self::I32;
+
+    /// Reads `LANES` integers; no alignment is asked for.
+    ///
+    /// # Safety
+    /// `from` must be readable for `LANES` integers.
+    #[inline(always)]
+    unsafe fn load_int(self, from: *const i32) -> Self::I32 {
+        // SAFETY: as the caller vouches; a float has the size of an integer, and loading changes no bits.
+        self.to_bits(unsafe { self.load(from.cast()) })
+    }
+    /// Writes `LANES` integers; no alignment is asked for.
+    ///
+    /// # Safety
+    /// `to` must be writable for `LANES` integers.
+    #[inline(always)]
+    unsafe fn store_int(self, to: *mut i32, value: Self::I32) {
+        // SAFETY: as the caller vouches; a float has the size of an integer, and storing changes no bits.
+        unsafe { self.store(to.cast(), self.bits_to_float(value)) }
+    }
+    /// Reads `count <= LANES` bytes as integers from 0 to 255; the other lanes are zero.
+    ///
+    /// # Safety
+    /// `from` must be readable for `count` bytes.
+    #[inline(always)]
+    unsafe fn load_bytes(self, from: *const u8, count: usize) -> Self::I32 {
+        let mut lanes = [0i32; MAX_LANES];
+        for (lane, value) in lanes.iter_mut().enumerate().take(count) {
+            // SAFETY: lane < count.
+            *value = i32::from(unsafe { from.add(lane).read() });
+        }
+        // SAFETY: the array holds at least LANES integers.
+        unsafe { self.load_int(lanes.as_ptr()) }
+    }
+    /// Writes the lowest byte of the first `count <= LANES` lanes.
+    ///
+    /// # Safety
+    /// `to` must be writable for `count` bytes.
+    #[inline(always)]
+    unsafe fn store_bytes(self, to: *mut u8, value: Self::I32, count: usize) {
+        let mut lanes = [0i32; MAX_LANES];
+        // SAFETY: the array holds at least LANES integers.
+        unsafe { self.store_int(lanes.as_mut_ptr(), value) };
+        for (lane, value) in lanes.into_iter().enumerate().take(count) {
+            // SAFETY: lane < count.
+            unsafe { to.add(lane).write(value as u8) };
+        }
+    }
+    /// `sum + a0 b0 + a1 b1 + a2 b2 + a3 b3` in every lane, of the four bytes of `a` from 0 to 255 and those of `b` from
+    /// -128 to 127; exact. `FAST` says that the CPU has the instruction for it ([`Kernels`](crate::kernels::Kernels) of
+    /// the name with `vnni`).
+    #[inline(always)]
+    fn dot<const FAST: bool>(self, sum: Self::I32, a: Self::I32, b: Self::I32) -> Self::I32 {
+        let low = self.splat_int(255);
+        let product = |a, b| self.mul_int(self.and(a, low), self.shift_right::<24>(b));
+        let first = product(a, self.shift_left::<24>(b));
+        let second = product(self.shift_right::<8>(a), self.shift_left::<16>(b));
+        let third = product(self.shift_right::<16>(a), self.shift_left::<8>(b));
+        let fourth = product(self.shift_right::<24>(a), b);
+        self.add_int(sum, self.add_int(self.add_int(first, second), self.add_int(third, fourth)))
+    }
 
     /// Turns a square of `LANES` by `LANES` floats: `to[j * to_stride + i] = from[i * from_stride + j]`.
     ///
@@ -148,14 +211,14 @@ pub(crate) unsafe trait Isa: Copy {
         self.div(a, b)
     }
 
-    /// Asks for the cache line at `from`, which need not be readable.
+    /// Asks for the cache line at `from`, which need not be readable, into the second-level cache.
     #[inline(always)]
-    fn prefetch(self, from: *const f32) {
+    fn prefetch_far(self, from: *const f32) {
         #[cfg(target_arch = "x86_64")]
         // SAFETY: part of the base instruction set; a hint that never faults.
         unsafe {
-            use core::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
-            _mm_prefetch::<_MM_HINT_T0>(from.cast());
+            use core::arch::x86_64::{_MM_HINT_T1, _mm_prefetch};
+            _mm_prefetch::<_MM_HINT_T1>(from.cast());
         }
         #[cfg(not(target_arch = "x86_64"))]
         let _ = from;

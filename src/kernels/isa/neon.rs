@@ -13,7 +13,7 @@ unsafe impl Isa for Neon {
     type I32 = int32x4_t;
     type Mask = uint32x4_t;
     const LANES: usize = 4;
-    const TILE_ROWS: usize = 8;
+    const TILE_ROWS: [usize; 4] = [8, 8, 0, 0];
     const TILE_VECTORS: usize = 2;
 
     #[inline(always)]
@@ -83,6 +83,7 @@ unsafe impl Isa for Neon {
         int_to_float(a: int32x4_t) -> float32x4_t = vcvtq_f32_s32(a);
         add_int(a: int32x4_t, b: int32x4_t) -> int32x4_t = vaddq_s32(a, b);
         sub_int(a: int32x4_t, b: int32x4_t) -> int32x4_t = vsubq_s32(a, b);
+        mul_int(a: int32x4_t, b: int32x4_t) -> int32x4_t = vmulq_s32(a, b);
         and(a: int32x4_t, b: int32x4_t) -> int32x4_t = vandq_s32(a, b);
         or(a: int32x4_t, b: int32x4_t) -> int32x4_t = vorrq_s32(a, b);
         xor(a: int32x4_t, b: int32x4_t) -> int32x4_t = veorq_s32(a, b);

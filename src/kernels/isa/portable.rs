@@ -39,7 +39,7 @@ unsafe impl Isa for Portable {
     type I32 = I32x4;
     type Mask = Mask4;
     const LANES: usize = LANES;
-    const TILE_ROWS: usize = 4;
+    const TILE_ROWS: [usize; 4] = [6, 4, 0, 0];
     const TILE_VECTORS: usize = 2;
 
     #[inline(always)]
@@ -166,6 +166,10 @@ unsafe impl Isa for Portable {
     #[inline(always)]
     fn sub_int(self, a: I32x4, b: I32x4) -> I32x4 {
         lanewise!(I32x4, |a = a, b = b| a.wrapping_sub(b))
+    }
+    #[inline(always)]
+    fn mul_int(self, a: I32x4, b: I32x4) -> I32x4 {
+        lanewise!(I32x4, |a = a, b = b| a.wrapping_mul(b))
     }
     #[inline(always)]
     fn and(self, a: I32x4, b: I32x4) -> I32x4 {

@@ -1,0 +1,161 @@
+//! Floats to bytes that stand for numbers, and back, by ONNX's rules: `round(x / scale) + zero` with ties to even,
+//! saturated; and `(x - zero) * scale`.
+
+use super::error::{KernelError, expect_length};
+use super::isa::Isa;
+use super::map::chunk_of;
+use super::math;
+use super::table::Kernels;
+use super::threads::Threads;
+
+/// How bytes stand for numbers.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Scale {
+    /// The bytes are i8 in place of u8.
+    pub signed: bool,
+    /// Distance of neighbouring numbers.
+    pub scale: f32,
+    /// The byte that stands for 0.
+    pub zero: i32,
+}
+
+impl Scale {
+    fn check(&self) -> Result<(), KernelError> {
+        let range = if self.signed { -128..=127 } else { 0..=255 };
+        if range.contains(&self.zero) {
+            return Ok(());
+        }
+        Err(KernelError::Descriptor {
+            kernel: "quantise",
+            argument: "zero point",
+            problem: "is outside of its type",
+        })
+    }
+}
+
+impl Kernels {
+    /// `out = saturate(round(x / scale) + zero)`; NaN becomes the least byte. The bytes of i8 are its two's complement.
+    pub fn quantise(
+        &self,
+        scale: Scale,
+        x: &[f32],
+        out: &mut [u8],
+        threads: &Threads,
+    ) -> Result<(), KernelError> {
+        scale.check()?;
+        expect_length("quantise", "out", x.len(), out.len())?;
+        let chunk = chunk_of(out.len(), threads);
+        threads.for_each_slice(out, chunk, |index, piece| {
+            let from = &x[index * chunk..][..piece.len()];
+            // SAFETY: both pieces have piece.len() elements.
+            unsafe { (self.quantise)(scale, from.as_ptr(), piece.as_mut_ptr(), piece.len()) };
+        });
+        Ok(())
+    }
+
+    /// `out = (x - zero) * scale`
+    pub fn dequantise(
+        &self,
+        scale: Scale,
+        x: &[u8],
+        out: &mut [f32],
+        threads: &Threads,
+    ) -> Result<(), KernelError> {
+        scale.check()?;
+        expect_length("dequantise", "out", x.len(), out.len())?;
+        let chunk = chunk_of(out.len(), threads);
+        threads.for_each_slice(out, chunk, |index, piece| {
+            let from = &x[index * chunk..][..piece.len()];
+            // SAFETY: both pieces have piece.len() elements.
+            unsafe { (self.dequantise)(scale, from.as_ptr(), piece.as_mut_ptr(), piece.len()) };
+        });
+        Ok(())
+    }
+}
+
+/// # Safety
+/// `x` must be readable and `out` writable for `length` elements.
+#[inline(always)]
+pub(super) unsafe fn quantise<I: Isa>(isa: I, scale: Scale, x: *const f32, out: *mut u8, length: usize) {
+    let (least, greatest) = if scale.signed { (-128, 127) } else { (0, 255) };
+    let (low, high) = ((least - scale.zero) as f32, (greatest - scale.zero) as f32);
+    let (divisor, zero) = (isa.splat(scale.scale), isa.splat_int(scale.zero));
+    let mut index = 0;
+    while index < length {
+        let count = (length - index).min(I::LANES);
+        // SAFETY: `count` elements remain at `index`.
+        unsafe {
+            let from = x.add(index);
+            let value = if count == I::LANES { isa.load(from) } else { isa.load_partial(from, count) };
+            let rounded = isa.round(isa.div(value, divisor));
+            // NaN is not below the upper bound, and becomes the lower one.
+            let bounded = isa.select(isa.less_equal(rounded, rounded), rounded, isa.splat(low));
+            let bounded = math::clamp(isa, bounded, low, high);
+            isa.store_bytes(out.add(index), isa.add_int(isa.to_int(bounded), zero), count);
+        }
+        index += I::LANES;
+    }
+}
+
+/// # Safety
+/// `x` must be readable and `out` writable for `length` elements.
+#[inline(always)]
+pub(super) unsafe fn dequantise<I: Isa>(isa: I, scale: Scale, x: *const u8, out: *mut f32, length: usize) {
+    // i8 is read as u8 with the sign bit turned, which adds 128.
+    let (flip, zero) = if scale.signed { (128, scale.zero + 128) } else { (0, scale.zero) };
+    let (flip, zero, factor) = (isa.splat_int(flip), isa.splat_int(zero), isa.splat(scale.scale));
+    let mut index = 0;
+    while index < length {
+        let count = (length - index).min(I::LANES);
+        // SAFETY: `count` elements remain at `index`.
+        unsafe {
+            let value = isa.sub_int(isa.xor(isa.load_bytes(x.add(index), count), flip), zero);
+            let value = isa.mul(isa.int_to_float(value), factor);
+            if count == I::LANES {
+                isa.store(out.add(index), value);
+            } else {
+                isa.store_partial(out.add(index), value, count);
+            }
+        }
+        index += I::LANES;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::kernels::table::available;
+    use crate::kernels::testing::random;
+
+    #[test]
+    fn there_and_back_by_the_rule() {
+        for kernels in available() {
+            for length in [0, 1, 15, 16, 17, 100] {
+                for (signed, zero) in [(false, 0), (false, 128), (true, -5), (true, 0)] {
+                    let scale = Scale { signed, scale: 0.25, zero };
+                    let mut x: Vec<f32> =
+                        random(length, 9).iter().map(|x| (x * 400.0).round() * 0.125).collect();
+                    x.iter_mut().step_by(7).for_each(|x| *x = f32::INFINITY);
+                    let (least, greatest) = if signed { (-128, 127) } else { (0, 255) };
+                    let mut out = vec![7; length];
+                    kernels.quantise(scale, &x, &mut out, &Threads::single()).unwrap();
+                    let mut back = vec![7.0; length];
+                    kernels.dequantise(scale, &out, &mut back, &Threads::new(2)).unwrap();
+                    for index in 0..length {
+                        let wide = (x[index] / 0.25).round_ties_even() as i32;
+                        let expected = wide.saturating_add(zero).clamp(least, greatest);
+                        assert_eq!(out[index], expected as u8, "{}", x[index]);
+                        assert_eq!(back[index], (expected - zero) as f32 * 0.25);
+                    }
+                }
+            }
+            let bad = Scale { signed: false, scale: 1.0, zero: -1 };
+            assert!(kernels.quantise(bad, &[], &mut [], &Threads::single()).is_err());
+            let good = Scale { zero: 0, ..bad };
+            assert!(kernels.quantise(good, &[1.0], &mut [], &Threads::single()).is_err());
+            let mut out = [7];
+            kernels.quantise(good, &[f32::NAN], &mut out, &Threads::single()).unwrap();
+            assert_eq!(out, [0]);
+        }
+    }
+}

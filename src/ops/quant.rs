@@ -1,0 +1,414 @@
+//! Numbers of 8 bits: between floats and bytes, and convolutions and products that stay in integers.
+//!
+//! The rules are those of ONNX: `q = saturate(round(x / scale) + zero)` with ties to even. The sums of
+//! [`QuantizedConv`] and [`QuantizedMatMul`] are exact; one factor per output channel,
+//! `x_scale * w_scale / y_scale`, takes them to the output, as `QLinearConv` and `QLinearMatMul` have it. Weights are
+//! signed with zero point 0, as quantisers make them; weights of u8 with zero point 128 become that by taking
+//! away 128.
+
+use super::{Fact, Inferred, Lower, OpError, Operator, Padding, Step, conv, expect_inputs};
+use crate::{
+    kernels::{Conv2d, ConvPlanI8, OutI8, PackedConvI8, Quantisation, Scale},
+    tensor::{DType, Shape, Tensor},
+};
+use serde::{Deserialize, Serialize};
+
+/// `x [..] -> saturate(round(x / scale) + zero)`: inputs x (`F32`), scale (`F32`, one or one per index along the
+/// axis), zero point (`U8` or `I8` as the output, as long as the scale). Scale and zero point must be known
+/// when the model is planned.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Quantize {
+    /// The axis of scales, if there are several; negative from the back.
+    #[serde(default)]
+    pub axis: i64,
+}
+
+/// `x [..] -> (x - zero) * scale`: inputs x (`U8`, `I8` or `I32`), scale, zero point (of x's type) as for [`Quantize`].
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Dequantize {
+    /// The axis of scales, if there are several; negative from the back.
+    #[serde(default)]
+    pub axis: i64,
+}
+
+/// What the sums of a quantised operator become.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Requantize {
+    /// Zero point of x.
+    pub x_zero: i32,
+    /// `U8` or `I8`: `clamp(round(sum * factor) + y_zero)`; `F32`: `sum * factor`; `I32`: the sum.
+    pub output: DType,
+    /// Zero point of the output.
+    pub y_zero: i32,
+    /// Bounds of a `U8` or `I8` output, for activations that only clamp; all of the type when `None`.
+    pub bounds: Option<(i32, i32)>,
+}
+
+/// A convolution in integers. Inputs: x `[n, spatial.., c]` (`U8` or `I8`), w `[spatial.., c / groups, o]` (`I8`), factors
+/// (`F32`, `[1]` or `[o]`), and if `bias`, a bias `[o]` (`I32`, of scale `x_scale * w_scale`). All but x must be known
+/// when the model is planned.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct QuantizedConv {
+    /// Distance of windows, per spatial dimension; empty means 1.
+    pub strides: Vec<usize>,
+    /// Distance of a window's elements; empty means 1.
+    pub dilations: Vec<usize>,
+    /// The border, which reads the zero point.
+    pub padding: Padding,
+    /// Channels are convolved in this many groups; as many as input channels is depthwise.
+    pub groups: usize,
+    /// Input 3 is a bias.
+    pub bias: bool,
+    /// What the sums become.
+    pub requantize: Requantize,
+}
+
+/// `x [.., m, k]` (`U8` or `I8`) times w `[k, n]` (`I8`), otherwise as [`QuantizedConv`] with `n` for `o`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct QuantizedMatMul {
+    /// Input 3 is a bias.
+    pub bias: bool,
+    /// What the sums become.
+    pub requantize: Requantize,
+}
+
+/// The scales of an axis: `outer` times one run of `inner` elements per scale.
+struct Scales {
+    outer: usize,
+    inner: usize,
+    scales: Vec<(f32, i32)>,
+}
+
+impl Scales {
+    fn of(axis: i64, inputs: &[Fact]) -> Result<Option<Scales>, OpError> {
+        let (Some(scale), Some(zero)) = (&inputs[1].value, &inputs[2].value) else { return Ok(None) };
+        let (scales, zeros) = (scale.as_slice::<f32>()?, zero.to_i64_vec()?);
+        if scales.len() != zeros.len() {
+            return Err(OpError::invalid("scale and zero point must be equally long"));
+        }
+        let scales: Vec<_> = scales.iter().zip(zeros).map(|(&scale, zero)| (scale, zero as i32)).collect();
+        let x = &inputs[0];
+        if scales.len() == 1 {
+            return Ok(Some(Scales { outer: 1, inner: x.shape.elements(), scales }));
+        }
+        let axis = x.shape.axis(axis).filter(|&axis| x.dims()[axis] == scales.len()).ok_or_else(|| {
+            OpError::invalid(format!("{} scales do not fit axis {axis} of {}", scales.len(), x.shape))
+        })?;
+        let outer = x.dims()[..axis].iter().product();
+        Ok(Some(Scales { outer, inner: x.dims()[axis + 1..].iter().product(), scales }))
+    }
+
+    /// The runs: where each begins, and its scale.
+    fn runs(&self) -> impl Iterator<Item = (usize, (f32, i32))> {
+        let inner = self.inner;
+        let each = self.scales.iter().copied().enumerate();
+        (0..self.outer).flat_map(move |outer| {
+            each.clone().map(move |(index, scale)| ((outer * self.scales.len() + index) * inner, scale))
+        })
+    }
+}
+
+/// The first input whose value is not known.
+fn unknown(inputs: &[Fact]) -> Option<Inferred> {
+    let index = (1..inputs.len()).find(|&index| inputs[index].value.is_none())?;
+    Some(Inferred::NeedsValue(index))
+}
+
+fn byte_type(what: &str, dtype: DType) -> Result<bool, OpError> {
+    match dtype {
+        DType::U8 => Ok(false),
+        DType::I8 => Ok(true),
+        other => Err(OpError::unsupported(format!("{what} of {other} is not supported"))),
+    }
+}
+
+impl Operator for Quantize {
+    fn infer(&self, inputs: &[Fact]) -> Result<Inferred, OpError> {
+        expect_inputs(inputs, 3..=3)?;
+        byte_type("Quantize", inputs[2].dtype)?;
+        if inputs[0].dtype != DType::F32 || inputs[1].dtype != DType::F32 {
+            return Err(OpError::unsupported("Quantize needs float numbers and scales"));
+        }
+        if let Some(unknown) = unknown(inputs) {
+            return Ok(unknown);
+        }
+        Scales::of(self.axis, inputs)?;
+        Ok(Inferred::one(inputs[2].dtype, inputs[0].shape.clone()))
+    }
+
+    fn lower(&self, cx: &Lower<'_>) -> Result<Step, OpError> {
+        let signed = byte_type("Quantize", cx.inputs[2].dtype)?;
+        let scales = Scales::of(self.axis, cx.inputs)?.ok_or(OpError::Memory("scales"))?;
+        Ok(Step::arena(move |io| {
+            let (x, out) = (io.input::<f32>(0)?, io.next_output::<u8>()?);
+            let context = io.context();
+            for (at, (scale, zero)) in scales.runs() {
+                let range = at..at + scales.inner;
+                let scale = Scale { signed, scale, zero };
+                context.kernels.quantise(scale, &x[range.clone()], &mut out[range], context.threads)?;
+            }
+            Ok(())
+        }))
+    }
+}
+
+impl Operator for Dequantize {
+    fn infer(&self, inputs: &[Fact]) -> Result<Inferred, OpError> {
+        expect_inputs(inputs, 3..=3)?;
+        if inputs[0].dtype != DType::I32 {
+            byte_type("Dequantize", inputs[0].dtype)?;
+        }
+        if inputs[1].dtype != DType::F32 || inputs[2].dtype != inputs[0].dtype {
+            return Err(OpError::invalid(
+                "Dequantize needs float scales, and zero points of the numbers' type",
+            ));
+        }
+        if let Some(unknown) = unknown(inputs) {
+            return Ok(unknown);
+        }
+        Scales::of(self.axis, inputs)?;
+        Ok(Inferred::one(DType::F32, inputs[0].shape.clone()))
+    }
+
+    fn lower(&self, cx: &Lower<'_>) -> Result<Step, OpError> {
+        let scales = Scales::of(self.axis, cx.inputs)?.ok_or(OpError::Memory("scales"))?;
+        let dtype = cx.inputs[0].dtype;
+        Ok(Step::arena(move |io| {
+            if dtype == DType::I32 {
+                let (x, out) = (io.input::<i32>(0)?, io.next_output::<f32>()?);
+                for (at, (scale, zero)) in scales.runs() {
+                    let range = at..at + scales.inner;
+                    for (out, x) in out[range.clone()].iter_mut().zip(&x[range]) {
+                        *out = x.wrapping_sub(zero) as f32 * scale;
+                    }
+                }
+                return Ok(());
+            }
+            let (x, out) = (io.input::<u8>(0)?, io.next_output::<f32>()?);
+            let context = io.context();
+            for (at, (scale, zero)) in scales.runs() {
+                let range = at..at + scales.inner;
+                let scale = Scale { signed: dtype == DType::I8, scale, zero };
+                context.kernels.dequantise(scale, &x[range.clone()], &mut out[range], context.threads)?;
+            }
+            Ok(())
+        }))
+    }
+}
+
+impl Requantize {
+    fn check(&self, inputs: &[Fact], channels: usize, bias: bool) -> Result<(), OpError> {
+        byte_type("a quantised product", inputs[0].dtype)?;
+        if inputs[1].dtype != DType::I8 || inputs[2].dtype != DType::F32 {
+            return Err(OpError::unsupported("a quantised product needs weights of int8 and float factors"));
+        }
+        let factors = inputs[2].shape.elements();
+        if factors != 1 && factors != channels {
+            return Err(OpError::invalid(format!("{factors} factors for {channels} channels")));
+        }
+        if bias && (inputs[3].dtype != DType::I32 || inputs[3].dims() != [channels]) {
+            return Err(OpError::invalid("the bias must be an int32 for every channel"));
+        }
+        if ![DType::U8, DType::I8, DType::I32, DType::F32].contains(&self.output) {
+            return Err(OpError::unsupported(format!(
+                "quantised output of {} is not supported",
+                self.output
+            )));
+        }
+        Ok(())
+    }
+
+    /// The step of a checked geometry.
+    fn lower(self, cx: &Lower<'_>, geometry: Conv2d, bias: bool) -> Result<Step, OpError> {
+        let signed = byte_type("a quantised product", cx.inputs[0].dtype)?;
+        let value = |index: usize| cx.value(index).ok_or(OpError::Memory("quantised weights"));
+        let (weights, factors) = (value(1)?, value(2)?);
+        let bias = bias.then(|| value(3)).transpose()?;
+        let from: &[usize] = if bias.is_some() { &[1, 2, 3] } else { &[1, 2] };
+        let packed = cx.packed(if signed { "i8 x i8" } else { "u8 x i8" }, from, || {
+            let bias = bias.map(Tensor::as_slice::<i32>).transpose()?;
+            let quantisation = Quantisation { signed, zero: self.x_zero, bias, factors: factors.as_slice()? };
+            // The zero point is part of what is packed, but not of the key: weights meet one input only.
+            Ok((self.x_zero, PackedConvI8::pack(cx.kernels, &geometry, weights.as_slice()?, &quantisation)?))
+        })?;
+        let packed = if packed.0 == self.x_zero {
+            packed
+        } else {
+            let bias = bias.map(Tensor::as_slice::<i32>).transpose()?;
+            let quantisation = Quantisation { signed, zero: self.x_zero, bias, factors: factors.as_slice()? };
+            let own = PackedConvI8::pack(cx.kernels, &geometry, weights.as_slice()?, &quantisation)?;
+            std::sync::Arc::new((self.x_zero, own))
+        };
+        let plan = ConvPlanI8::new(&geometry, &packed.1)?;
+        let whole = if self.output == DType::I8 { (-128, 127) } else { (0, 255) };
+        let (min, max) = self.bounds.map_or(whole, |(min, max)| (min.max(whole.0), max.min(whole.1)));
+        Ok(Step::arena(move |io| {
+            let x = io.input::<u8>(0)?;
+            let out = match self.output {
+                DType::F32 => OutI8::Floats(io.next_output()?),
+                DType::I32 => OutI8::Ints(io.next_output()?),
+                _ => OutI8::Bytes { out: io.next_output()?, zero: self.y_zero, min, max },
+            };
+            let context = io.context();
+            Ok(context.kernels.conv2d_i8(&plan, &packed.1, x, out, context.threads)?)
+        }))
+    }
+}
+
+impl QuantizedConv {
+    fn geometry(&self, inputs: &[Fact]) -> Result<(Conv2d, Shape), OpError> {
+        let float = conv::Conv {
+            strides: self.strides.clone(),
+            dilations: self.dilations.clone(),
+            padding: self.padding.clone(),
+            groups: self.groups,
+            fused: super::Fused::default(),
+        };
+        float.geometry(inputs)
+    }
+}
+
+impl Operator for QuantizedConv {
+    fn infer(&self, inputs: &[Fact]) -> Result<Inferred, OpError> {
+        let count = 3 + usize::from(self.bias);
+        expect_inputs(inputs, count..=count)?;
+        let (geometry, shape) = self.geometry(inputs)?;
+        self.requantize.check(inputs, geometry.out_channels, self.bias)?;
+        if let Some(unknown) = unknown(inputs) {
+            return Ok(unknown);
+        }
+        Ok(Inferred::one(self.requantize.output, shape))
+    }
+
+    fn lower(&self, cx: &Lower<'_>) -> Result<Step, OpError> {
+        let (geometry, _) = self.geometry(cx.inputs)?;
+        self.requantize.lower(cx, geometry, self.bias)
+    }
+}
+
+impl QuantizedMatMul {
+    /// A product is a 1x1 convolution of a line of pixels.
+    fn geometry(inputs: &[Fact]) -> Result<(Conv2d, Shape), OpError> {
+        let misfit = || {
+            let (x, w) = (&inputs[0].shape, &inputs[1].shape);
+            OpError::invalid(format!("Matrix size-incompatible: In[0]: {x}, In[1]: {w}"))
+        };
+        let (&[ref outer @ .., k], &[rows, n]) = (inputs[0].dims(), inputs[1].dims()) else {
+            return Err(misfit());
+        };
+        if k != rows {
+            return Err(misfit());
+        }
+        let m: usize = outer.iter().product();
+        let mut shape = Shape::from(outer);
+        shape.push(n);
+        let geometry = Conv2d {
+            batch: 1,
+            in_height: 1,
+            in_width: m,
+            in_channels: k,
+            out_height: 1,
+            out_width: m,
+            out_channels: n,
+            kernel_height: 1,
+            kernel_width: 1,
+            stride: [1, 1],
+            dilation: [1, 1],
+            pad_top: 0,
+            pad_left: 0,
+            groups: 1,
+        };
+        geometry.check()?;
+        Ok((geometry, shape))
+    }
+}
+
+impl Operator for QuantizedMatMul {
+    fn infer(&self, inputs: &[Fact]) -> Result<Inferred, OpError> {
+        let count = 3 + usize::from(self.bias);
+        expect_inputs(inputs, count..=count)?;
+        let (geometry, shape) = Self::geometry(inputs)?;
+        self.requantize.check(inputs, geometry.out_channels, self.bias)?;
+        if let Some(unknown) = unknown(inputs) {
+            return Ok(unknown);
+        }
+        Ok(Inferred::one(self.requantize.output, shape))
+    }
+
+    fn lower(&self, cx: &Lower<'_>) -> Result<Step, OpError> {
+        self.requantize.lower(cx, Self::geometry(cx.inputs)?.0, self.bias)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::graph::testing::run_op;
+
+    fn tensor<T: crate::tensor::Element>(shape: &[usize], values: &[T]) -> Tensor {
+        Tensor::from_slice(shape, values).unwrap()
+    }
+
+    /// The example of ONNX's QuantizeLinear: x / 2 + 128, saturated, ties to even.
+    #[test]
+    fn quantize_and_back() {
+        let x = tensor(&[6], &[0.0f32, 2.0, 3.0, 1000.0, -254.0, -1000.0]);
+        let (scale, zero) = (Tensor::scalar(2.0f32), Tensor::scalar(128u8));
+        let y = run_op(Quantize { axis: 0 }, &[x, scale.clone(), zero.clone()]).unwrap();
+        assert_eq!(y[0].as_slice::<u8>().unwrap(), [128, 129, 130, 255, 1, 0]);
+        let back = run_op(Dequantize { axis: 0 }, &[y[0].clone(), scale, zero]).unwrap();
+        assert_eq!(back[0].as_slice::<f32>().unwrap(), [0.0, 2.0, 4.0, 254.0, -254.0, -256.0]);
+    }
+
+    /// One scale per channel: ONNX's example of an axis.
+    #[test]
+    fn scales_along_an_axis() {
+        let x = tensor(&[2, 3], &[-162i8 as f32, 10.0, -100.0, 232.0, -20.0, -50.0]);
+        let scales = tensor(&[3], &[2.0f32, 4.0, 5.0]);
+        let zeros = tensor(&[3], &[84u8, 24, 196]);
+        let y = run_op(Quantize { axis: 1 }, &[x, scales.clone(), zeros.clone()]).unwrap();
+        assert_eq!(y[0].as_slice::<u8>().unwrap(), [131, 26, 176, 200, 19, 186]);
+        let x = tensor(&[2, 3], &[3u8, 34, 89, 200, 74, 59]);
+        let y = run_op(Dequantize { axis: 1 }, &[x, scales, zeros]).unwrap();
+        assert_eq!(y[0].as_slice::<f32>().unwrap(), [-162.0, 40.0, -535.0, 232.0, 200.0, -685.0]);
+    }
+
+    /// By hand: (x - 1) w = [[1, 2], [3, 4]] [[1, -1, 2], [0, 1, 1]] + [0, 10, 0] = [[1, 11, 4], [3, 11, 10]].
+    #[test]
+    fn products_in_integers() {
+        let x = tensor(&[2, 2], &[2u8, 3, 4, 5]);
+        let w = tensor(&[2, 3], &[1i8, -1, 2, 0, 1, 1]);
+        let bias = tensor(&[3], &[0i32, 10, 0]);
+        let factors = tensor(&[3], &[0.5f32, 1.0, 0.25]);
+        let run = |output, y_zero, bounds| {
+            let requantize = Requantize { x_zero: 1, output, y_zero, bounds };
+            let inputs = [x.clone(), w.clone(), factors.clone(), bias.clone()];
+            run_op(QuantizedMatMul { bias: true, requantize }, &inputs).unwrap().remove(0)
+        };
+        assert_eq!(run(DType::I32, 0, None).as_slice::<i32>().unwrap(), [1, 11, 4, 3, 11, 10]);
+        let floats = run(DType::F32, 0, None);
+        assert_eq!(floats.as_slice::<f32>().unwrap(), [0.5, 11.0, 1.0, 1.5, 11.0, 2.5]);
+        // Ties go to even: 0.5 to 0, 1.5 and 2.5 to 2.
+        assert_eq!(run(DType::U8, 7, None).as_slice::<u8>().unwrap(), [7, 18, 8, 9, 18, 9]);
+        assert_eq!(run(DType::I8, -7, Some((-6, 1))).as_slice::<i8>().unwrap(), [-6, 1, -6, -5, 1, -5]);
+    }
+
+    /// Ones over ones count the taps inside of the image; the padding reads the zero point.
+    #[test]
+    fn convolutions_in_integers() {
+        let x = tensor(&[1, 3, 3, 1], &[6i8; 9]);
+        let w = tensor(&[3, 3, 1, 1], &[1i8; 9]);
+        let op = QuantizedConv {
+            strides: vec![],
+            dilations: vec![],
+            padding: Padding::SameUpper,
+            groups: 1,
+            bias: false,
+            requantize: Requantize { x_zero: 5, output: DType::U8, y_zero: 1, bounds: None },
+        };
+        let y = run_op(op.clone(), &[x.clone(), w.clone(), Tensor::scalar(2.0f32)]).unwrap();
+        assert_eq!(y[0].as_slice::<u8>().unwrap(), [9, 13, 9, 13, 19, 13, 9, 13, 9]);
+        assert!(run_op(op.clone(), &[x.clone(), w.clone(), tensor(&[2], &[1.0f32, 2.0])]).is_err());
+        assert!(run_op(op, &[x, tensor(&[3, 3, 1, 1], &[1u8; 9]), Tensor::scalar(2.0f32)]).is_err());
+    }
+}
