@@ -33,6 +33,9 @@ fn main() {
     for &isa in available().iter().filter(|isa| only.as_deref().is_none_or(|name| name == isa.name)) {
         add_products(&mut cases, isa, &threads, &filter);
         add_convolutions(&mut cases, isa, &threads, &filter);
+        add_attention(&mut cases, isa, &threads);
+        add_bytes(&mut cases, isa, &threads, &filter);
+        add_cells(&mut cases, isa);
         add_memory_bound(&mut cases, isa, &threads);
     }
     cases.retain(|case| case.name.contains(&filter));
@@ -164,22 +167,7 @@ fn add_convolutions(cases: &mut Vec<Case>, isa: &'static Kernels, threads: &Thre
             continue;
         }
         let groups = if groups == 0 { from } else { groups };
-        let conv = Conv2d {
-            batch: 1,
-            in_height: size,
-            in_width: size,
-            in_channels: from,
-            out_height: size / stride + usize::from(size % stride != 0),
-            out_width: size / stride + usize::from(size % stride != 0),
-            out_channels: to,
-            kernel_height: kernel,
-            kernel_width: kernel,
-            stride: [stride, stride],
-            dilation: [1, 1],
-            pad_top: if stride == 2 { (kernel - 1) / 2 } else { kernel / 2 },
-            pad_left: if stride == 2 { (kernel - 1) / 2 } else { kernel / 2 },
-            groups,
-        };
+        let conv = geometry(size, from, to, kernel, stride, groups);
         let (Ok(inputs), Ok(outputs), Ok(weights)) =
             (conv.in_elements(), conv.out_elements(), conv.weight_elements())
         else {
@@ -202,6 +190,111 @@ fn add_convolutions(cases: &mut Vec<Case>, isa: &'static Kernels, threads: &Thre
             }),
             times: Vec::new(),
         });
+    }
+}
+
+fn add_attention(cases: &mut Vec<Case>, isa: &'static Kernels, threads: &Threads) {
+    // Heads, sequence, depth of a head.
+    for (heads, length, depth, what) in
+        [(12, 128, 32, "minilm"), (3, 197, 64, "vit"), (12, 384, 64, "bert"), (8, 400, 32, "yolo")]
+    {
+        let attention = Attention::rows_first(1, heads, length, length, depth);
+        let Ok(scratch) = attention.scratch(isa) else { continue };
+        let (x, mut out) = (numbers(heads * length * depth), vec![0.0; heads * length * depth]);
+        let (mut scratch, threads) = (vec![0.0; scratch], threads.clone());
+        cases.push(Case {
+            name: format!("attention {heads}x{length}x{depth} {what}"),
+            isa,
+            operations: 4.0 * (heads * length * length * depth) as f64,
+            bytes: 16.0 * x.len() as f64,
+            run: Box::new(move || {
+                let done = isa.attention(&attention, &x, &x, &x, None, &mut out, &mut scratch, &threads);
+                assert!(done.is_ok());
+            }),
+            times: Vec::new(),
+        });
+    }
+}
+
+/// Convolutions and products of bytes.
+fn add_bytes(cases: &mut Vec<Case>, isa: &'static Kernels, threads: &Threads, filter: &str) {
+    for (size, from, to, kernel, stride, groups, what) in [
+        (112, 32, 16, 1, 1, 1, "mobilenet"),
+        (56, 24, 144, 1, 1, 1, "mobilenet"),
+        (14, 96, 576, 1, 1, 1, "mobilenet"),
+        (7, 320, 1280, 1, 1, 1, "mobilenet"),
+        (224, 3, 32, 3, 2, 1, "mobilenet first"),
+        (112, 32, 32, 3, 1, 0, "depthwise mobilenet"),
+        (56, 144, 144, 3, 1, 0, "depthwise mobilenet"),
+        (14, 384, 384, 3, 1, 0, "depthwise mobilenet"),
+        (56, 64, 64, 3, 1, 1, "resnet"),
+        (14, 256, 256, 3, 1, 1, "resnet"),
+        (7, 512, 512, 3, 1, 1, "resnet"),
+        (14, 1024, 256, 1, 1, 1, "resnet"),
+        (1, 1280, 1000, 1, 1, 1, "dense"),
+    ] {
+        let name = format!("int8 {size}x{size} {from}->{to} {kernel}x{kernel}/{stride} {what}");
+        if !name.contains(filter) {
+            continue;
+        }
+        let conv = geometry(size, from, to, kernel, stride, if groups == 0 { from } else { groups });
+        let (Ok(inputs), Ok(outputs), Ok(weights)) =
+            (conv.in_elements(), conv.out_elements(), conv.weight_elements())
+        else {
+            continue;
+        };
+        let weights: Vec<i8> = (0..weights).map(|i| (i * 7919 % 255) as i8).collect();
+        let (factors, bias) = (vec![0.001; to], vec![100; to]);
+        let quantisation = Quantisation { signed: false, zero: 3, bias: Some(&bias), factors: &factors };
+        let Ok(packed) = PackedConvI8::pack(isa, &conv, &weights, &quantisation) else { continue };
+        let Ok(plan) = ConvPlanI8::new(&conv, &packed) else { continue };
+        let x: Vec<u8> = (0..inputs).map(|i| (i * 7919 % 251) as u8).collect();
+        let (mut out, threads) = (vec![0u8; outputs], threads.clone());
+        cases.push(Case {
+            name,
+            isa,
+            operations: 2.0 * (outputs * kernel * kernel * from / conv.groups) as f64,
+            bytes: (inputs + outputs + weights.len()) as f64,
+            run: Box::new(move || {
+                let to = OutI8::Bytes { out: &mut out, zero: 3, min: 0, max: 255 };
+                assert!(isa.conv2d_i8(&plan, &packed, &x, to, &threads).is_ok());
+            }),
+            times: Vec::new(),
+        });
+    }
+}
+
+fn add_cells(cases: &mut Vec<Case>, isa: &'static Kernels) {
+    for units in [64, 256] {
+        let (gates, mut cell, mut hidden) = (numbers(4 * units), numbers(units), numbers(units));
+        cases.push(Case {
+            name: format!("lstm cell {units}"),
+            isa,
+            operations: 0.0,
+            bytes: 28.0 * units as f64,
+            run: Box::new(move || assert!(isa.lstm_cell(&gates, &mut cell, &mut hidden).is_ok())),
+            times: Vec::new(),
+        });
+    }
+}
+
+/// A square image with the padding of frameworks.
+fn geometry(size: usize, from: usize, to: usize, kernel: usize, stride: usize, groups: usize) -> Conv2d {
+    Conv2d {
+        batch: 1,
+        in_height: size,
+        in_width: size,
+        in_channels: from,
+        out_height: size.div_ceil(stride),
+        out_width: size.div_ceil(stride),
+        out_channels: to,
+        kernel_height: kernel,
+        kernel_width: kernel,
+        stride: [stride, stride],
+        dilation: [1, 1],
+        pad_top: if stride == 2 { (kernel - 1) / 2 } else { kernel / 2 },
+        pad_left: if stride == 2 { (kernel - 1) / 2 } else { kernel / 2 },
+        groups,
     }
 }
 

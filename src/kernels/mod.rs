@@ -13,6 +13,7 @@ mod attention;
 mod axis;
 mod binary;
 mod broadcast;
+mod cell;
 mod conv;
 mod conv_i8;
 mod conv_transpose;

@@ -24,7 +24,7 @@ struct Dim {
 }
 
 /// Side of the square blocks.
-const BLOCK: usize = 16;
+const BLOCK: usize = 32;
 /// Elements per task.
 const GRAIN: usize = 32 * 1024;
 
@@ -84,6 +84,55 @@ pub fn transpose<T: Clone + Send + Sync>(
     out: &mut [T],
     threads: &Threads,
 ) -> Result<(), KernelError> {
+    permute(plan, x, out, threads, turn_each)
+}
+
+/// Turns a block: `out[i * out_stride + j] = x[i + j * stride]`, `i` below the first size and `j` below the second.
+type Turn<T> = fn(&[T], usize, &mut [T], usize, [usize; 2]);
+
+/// [`Turn`] for elements of any kind.
+fn turn_each<T: Clone>(
+    x: &[T],
+    stride: usize,
+    out: &mut [T],
+    out_stride: usize,
+    [height, width]: [usize; 2],
+) {
+    for i in 0..height {
+        let to = &mut out[i * out_stride..][..width];
+        for (to, from) in to.iter_mut().zip(x[i..].iter().step_by(stride)) {
+            to.clone_from(from);
+        }
+    }
+}
+
+/// [`Turn`] for elements of four bytes, in registers.
+fn turn_words(
+    x: &[[u8; 4]],
+    stride: usize,
+    out: &mut [[u8; 4]],
+    out_stride: usize,
+    [height, width]: [usize; 2],
+) {
+    if height == 0 || width == 0 {
+        return;
+    }
+    assert!(x.len() >= (width - 1) * stride + height, "the block lies within x");
+    assert!(out.len() >= (height - 1) * out_stride + width, "the block lies within out");
+    // SAFETY: `width` rows of `height` elements, and the other way around, were just checked; unaligned addresses are fine.
+    unsafe {
+        let turn = super::table::best().turn;
+        turn(x.as_ptr().cast(), stride, width, height, out.as_mut_ptr().cast(), out_stride);
+    }
+}
+
+fn permute<T: Clone + Send + Sync>(
+    plan: &TransposePlan,
+    x: &[T],
+    out: &mut [T],
+    threads: &Threads,
+    turn: Turn<T>,
+) -> Result<(), KernelError> {
     expect_length("transpose", "x", plan.length, x.len())?;
     expect_length("transpose", "out", plan.length, out.len())?;
     let Some((last, outer)) = plan.dims.split_last() else { return Ok(()) };
@@ -112,7 +161,7 @@ pub fn transpose<T: Clone + Send + Sync>(
         threads.for_each_slice(out, GRAIN.div_ceil(slab) * slab, |task, out| {
             let mut walk = Odometer::new(&outer[..unit], task * GRAIN.div_ceil(slab));
             for out in out.chunks_exact_mut(slab) {
-                turn_slab(&x[walk.offset..], out, 0..height, &outer[unit + 1..], *last);
+                turn_slab(&x[walk.offset..], out, 0..height, &outer[unit + 1..], *last, turn);
                 walk.advance();
             }
         });
@@ -125,7 +174,7 @@ pub fn transpose<T: Clone + Send + Sync>(
             threads.for_each_slice(out, rows * row, |task, out| {
                 let first = task * rows;
                 let range = first..first + out.len() / row;
-                turn_slab(&x[walk.offset..], out, range, &outer[unit + 1..], *last);
+                turn_slab(&x[walk.offset..], out, range, &outer[unit + 1..], *last, turn);
             });
             walk.advance();
         }
@@ -158,12 +207,25 @@ pub fn transpose_bytes(
             }
         };
     }
-    sized!(1 2 4 8 16)
+    if element_size == 4 {
+        let ((x, rest), (out, out_rest)) = (x.as_chunks::<4>(), out.as_chunks_mut::<4>());
+        expect_length("transpose", "x", 0, rest.len())?;
+        expect_length("transpose", "out", 0, out_rest.len())?;
+        return permute(plan, x, out, threads, turn_words);
+    }
+    sized!(1 2 8 16)
 }
 
 /// `out[i][m][j] = x[(rows.start + i) + middle offset m + j * last.stride]`, with `i` over `rows` and `m` over the axes of
 /// `middle`.
-fn turn_slab<T: Clone>(x: &[T], out: &mut [T], rows: std::ops::Range<usize>, middle: &[Dim], last: Dim) {
+fn turn_slab<T: Clone>(
+    x: &[T],
+    out: &mut [T],
+    rows: std::ops::Range<usize>,
+    middle: &[Dim],
+    last: Dim,
+    turn: Turn<T>,
+) {
     let count: usize = middle.iter().map(|dim| dim.size).product();
     let row = count * last.size;
     let height = rows.len();
@@ -176,14 +238,9 @@ fn turn_slab<T: Clone>(x: &[T], out: &mut [T], rows: std::ops::Range<usize>, mid
             let mut left = 0;
             while left < last.size {
                 let right = (left + BLOCK).min(last.size);
-                for i in top..bottom {
-                    let to = &mut out[i * row + m * last.size + left..][..right - left];
-                    for (to, from) in
-                        to.iter_mut().zip(x[i + left * last.stride..].iter().step_by(last.stride))
-                    {
-                        to.clone_from(from);
-                    }
-                }
+                let from = &x[top + left * last.stride..];
+                let to = &mut out[top * row + m * last.size + left..];
+                turn(from, last.stride, to, row, [bottom - top, right - left]);
                 left = right;
             }
             top = bottom;
@@ -222,7 +279,8 @@ pub(super) unsafe fn turn<I: Isa>(
         for row in 0..rows {
             let first = if row < whole_rows { whole_columns } else { 0 };
             for column in first..columns {
-                *out.add(column * out_stride + row) = *x.add(row * stride + column);
+                let value = x.add(row * stride + column).read_unaligned();
+                out.add(column * out_stride + row).write_unaligned(value);
             }
         }
     }

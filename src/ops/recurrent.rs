@@ -118,6 +118,11 @@ impl Recurrent {
         if self.direction == Direction::Both { 2 } else { 1 }
     }
 
+    /// Sigmoid gates, tanh for the others and no bounds: what kernels have in one pass.
+    fn is_usual(&self, direction: usize) -> bool {
+        self.clip.is_none() && self.activations(direction) == self.cell.default_activations()
+    }
+
     fn activations(&self, direction: usize) -> &[Unary] {
         let defaults = self.cell.default_activations();
         self.activations.get(direction * defaults.len()..(direction + 1) * defaults.len()).unwrap_or(defaults)
@@ -311,7 +316,7 @@ impl Layer {
                 self.multiply(op, weights, &mut work, cx, direction)?;
                 for row in 0..batch {
                     let Some(position) = position(row) else { continue };
-                    self.update(op, &mut work, row, cx, direction);
+                    self.update(op, &mut work, row, cx, direction)?;
                     let to = ((position * op.directions() + direction) * batch + row) * hidden;
                     y[to..to + hidden].copy_from_slice(&work.hidden[row * hidden..][..hidden]);
                 }
@@ -334,6 +339,19 @@ impl Layer {
         let added = Epilogue { residual: Some(work.inputs), ..Epilogue::default() };
         kernels.gemm(work.hidden, hidden, batch, &weights.gates, work.gates, width, &added, threads)?;
         let (Some(last), Cell::Gru { linear_before_reset }) = (&weights.last, op.cell) else { return Ok(()) };
+        if linear_before_reset && op.is_usual(direction) {
+            let plain = Epilogue::default();
+            return Ok(kernels.gemm(
+                work.hidden,
+                hidden,
+                batch,
+                last,
+                work.product,
+                hidden,
+                &plain,
+                threads,
+            )?);
+        }
         for gates in work.gates.chunks_exact_mut(width) {
             activate(op, op.activations(direction)[0], &mut gates[..2 * hidden], cx);
         }
@@ -369,12 +387,28 @@ impl Layer {
     }
 
     /// The state of one row after a step.
-    fn update(&self, op: &Recurrent, work: &mut Work<'_>, row: usize, cx: &RunContext<'_>, direction: usize) {
+    fn update(
+        &self,
+        op: &Recurrent,
+        work: &mut Work<'_>,
+        row: usize,
+        cx: &RunContext<'_>,
+        direction: usize,
+    ) -> Result<(), OpError> {
         let Self { hidden, width, .. } = *self;
         let gates = &mut work.gates[row * width..][..width];
         let state = &mut work.hidden[row * hidden..][..hidden];
         let functions = op.activations(direction);
         match op.cell {
+            Cell::Lstm if op.is_usual(direction) && work.peephole.is_none() => {
+                let cell = &mut work.cell[row * hidden..][..hidden];
+                cx.kernels.lstm_cell(gates, cell, state)?;
+            }
+            Cell::Gru { linear_before_reset: true } if op.is_usual(direction) => {
+                let input = &work.inputs[row * width + 2 * hidden..][..hidden];
+                let product = &work.product[row * hidden..][..hidden];
+                cx.kernels.gru_cell(&gates[..2 * hidden], input, product, state)?;
+            }
             Cell::Rnn => {
                 activate(op, functions[0], gates, cx);
                 state.copy_from_slice(gates);
@@ -415,6 +449,7 @@ impl Layer {
                 state.iter_mut().zip(output.iter()).for_each(|(state, gate)| *state *= gate);
             }
         }
+        Ok(())
     }
 }
 
