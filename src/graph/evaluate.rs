@@ -79,6 +79,7 @@ pub(super) fn evaluate(machine: &Machine<'_>, op: &Op, inputs: &[Tensor]) -> Res
         deadline: Some(Instant::now() + LOOP_TIME),
         profile: None,
         memory_limit: machine.memory_limit,
+        cancelled: None,
     };
     match &step.run {
         Run::Alias => match (inputs, outputs.as_slice()) {

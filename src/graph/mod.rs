@@ -169,6 +169,9 @@ pub enum GraphError {
     /// The deadline passed between two steps.
     #[error("the deadline passed while the model was running")]
     Deadline,
+    /// The caller gave up between two steps.
+    #[error("the call was cancelled while the model was running")]
+    Cancelled,
     /// A step panicked; a bug, kept from the other requests.
     #[error("internal: a step of the model panicked")]
     Panicked,

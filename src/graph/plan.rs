@@ -564,8 +564,10 @@ fn planned(
 }
 
 pub(super) fn node_error(node: &Node, source: OpError) -> GraphError {
-    if source == OpError::Deadline {
-        return GraphError::Deadline;
+    match source {
+        OpError::Deadline => return GraphError::Deadline,
+        OpError::Cancelled => return GraphError::Cancelled,
+        _ => {}
     }
     GraphError::Node { node: node.name.clone(), op: node.op.name(), source }
 }

@@ -13,7 +13,10 @@ use crate::{
 };
 use std::{
     panic::{AssertUnwindSafe, catch_unwind},
-    sync::{Arc, PoisonError},
+    sync::{
+        Arc, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Instant,
 };
 
@@ -77,8 +80,23 @@ impl Cpu {
 pub struct RunOptions<'a> {
     /// The run ends with [`GraphError::Deadline`] after this moment.
     pub deadline: Option<Instant>,
+    /// The run ends with [`GraphError::Cancelled`] once this is set.
+    pub cancelled: Option<&'a AtomicBool>,
     /// Takes the time of every step; nothing is measured without it.
     pub profile: Option<&'a Profile>,
+}
+
+impl RunOptions<'_> {
+    /// Whether a run has to end between two steps.
+    fn check(&self) -> Result<(), GraphError> {
+        if self.cancelled.is_some_and(|cancelled| cancelled.load(Ordering::Relaxed)) {
+            return Err(GraphError::Cancelled);
+        }
+        if self.deadline.is_some_and(|deadline| Instant::now() >= deadline) {
+            return Err(GraphError::Deadline);
+        }
+        Ok(())
+    }
 }
 
 /// Memory of one run of one plan.
@@ -263,13 +281,12 @@ impl CpuProgram {
             threads: &self.threads,
             states: &self.graph.states,
             deadline: options.deadline,
+            cancelled: options.cancelled,
             profile: options.profile,
             memory_limit: self.memory_limit,
         };
         for (index, planned) in plan.steps.iter().enumerate() {
-            if options.deadline.is_some_and(|deadline| Instant::now() >= deadline) {
-                return Err(GraphError::Deadline);
-            }
+            options.check()?;
             let started = options.profile.map(|profile| (profile, Instant::now()));
             let (node, result) = match planned {
                 PlannedStep::Arena { node, step, sources, regions } => {
@@ -461,6 +478,16 @@ mod tests {
         let options = RunOptions { deadline: Some(Instant::now()), ..RunOptions::default() };
         let result = program.run(&[floats(&[1], &[1.0]), shape], &mut Vec::new(), &options);
         assert_eq!(result, Err(GraphError::Deadline));
+    }
+
+    #[test]
+    fn a_caller_that_gives_up_ends_the_run() {
+        let program = compile(reshaping());
+        let shape = Tensor::from_slice([1], &[1]).unwrap();
+        let cancelled = AtomicBool::new(true);
+        let options = RunOptions { cancelled: Some(&cancelled), ..RunOptions::default() };
+        let result = program.run(&[floats(&[1], &[1.0]), shape], &mut Vec::new(), &options);
+        assert_eq!(result, Err(GraphError::Cancelled));
     }
 
     #[test]

@@ -43,10 +43,12 @@ impl Subprogram for Subgraph {
             cpu.with_memory_limit(context.memory_limit).body(self.graph.clone())
         };
         let mut outputs = Vec::with_capacity(self.graph.outputs.len());
-        let options = RunOptions { deadline: context.deadline, profile: context.profile };
+        let options =
+            RunOptions { deadline: context.deadline, cancelled: context.cancelled, profile: context.profile };
         self.program.get_or_init(cpu).run_body(inputs, &mut outputs, &options).map_err(
             |error| match error {
                 GraphError::Deadline => OpError::Deadline,
+                GraphError::Cancelled => OpError::Cancelled,
                 other => OpError::invalid(other.to_string()),
             },
         )?;

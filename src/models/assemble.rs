@@ -5,7 +5,7 @@ use crate::{
     formats::{FormatError, LoadedModel, LoadedSignature},
     graph::{self, Backend, GraphError, RunOptions},
     ops::OpError,
-    tensor::{Tensor, TensorError},
+    tensor::{DType, Tensor, TensorError},
 };
 use std::sync::Arc;
 
@@ -29,16 +29,23 @@ impl Servable {
             definitions: model.definitions,
             weight_bytes: model.weight_bytes,
             declared: Declared::default(),
+            check_method_names: false,
+            recorder: None,
         })
     }
 }
 
 fn signature(name: String, loaded: LoadedSignature, backend: &dyn Backend) -> Result<Signature, Error> {
     let outputs = loaded.outputs.len();
+    let taken: Vec<DType> = loaded.graph.inputs().iter().map(|input| input.dtype).collect();
     let program = GraphProgram { program: backend.compile(loaded.graph)?, outputs };
+    let mut inputs: Vec<TensorInfo> = loaded.inputs.into_iter().map(TensorInfo::from).collect();
+    for (info, dtype) in inputs.iter_mut().zip(taken) {
+        info.taken = Some(dtype);
+    }
     Ok(Signature {
         name,
-        inputs: loaded.inputs.into_iter().map(TensorInfo::from).collect(),
+        inputs,
         outputs: loaded.outputs.into_iter().map(TensorInfo::from).collect(),
         defaults: loaded.defaults,
         definition: loaded.definition,
@@ -60,7 +67,11 @@ impl Program for GraphProgram {
         patience: &Patience,
         outputs: &mut Vec<Tensor>,
     ) -> Result<(), Error> {
-        let options = RunOptions { deadline: patience.deadline, ..RunOptions::default() };
+        let options = RunOptions {
+            deadline: patience.deadline,
+            cancelled: patience.cancelled.as_deref(),
+            ..RunOptions::default()
+        };
         if wanted.iter().copied().eq(0..self.outputs) {
             return Ok(self.program.run(inputs, outputs, &options)?);
         }
@@ -76,7 +87,8 @@ impl Program for GraphProgram {
 
 impl From<crate::formats::TensorInfo> for TensorInfo {
     fn from(info: crate::formats::TensorInfo) -> Self {
-        Self { name: info.name, tensor: info.tensor, dtype: info.dtype, shape: info.shape, image: None }
+        let crate::formats::TensorInfo { name, tensor, dtype, shape } = info;
+        Self { name, tensor, dtype, taken: None, shape, image: None }
     }
 }
 
@@ -86,6 +98,7 @@ impl From<GraphError> for Error {
         let text = error.to_string();
         match &error {
             GraphError::Deadline => Error::deadline_exceeded(text),
+            GraphError::Cancelled => Error::cancelled(text),
             GraphError::Node { source: OpError::Unsupported(_), .. } => Error::unimplemented(text),
             GraphError::Node { source: OpError::Memory(_), .. } => Error::internal(text),
             GraphError::Node { source: OpError::Tensor(source), .. } | GraphError::Tensor(source) => {

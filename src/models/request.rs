@@ -1,8 +1,16 @@
 //! The canonical request and response. Every surface decodes into the one and answers from the
 //! other; none of them is a protocol's message.
 
+use super::Error;
 use crate::tensor::Tensor;
-use std::{fmt, time::Instant};
+use std::{
+    fmt,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Instant,
+};
 
 /// Which version of a model a request wants.
 #[derive(Clone, Debug, PartialEq, Eq, Default)]
@@ -41,6 +49,31 @@ impl fmt::Display for ModelRef {
 pub struct Patience {
     /// When the answer stops being of use.
     pub deadline: Option<Instant>,
+    /// Set once the caller has gone or given up.
+    pub cancelled: Option<Arc<AtomicBool>>,
+}
+
+impl Patience {
+    /// Until `deadline`, or for ever.
+    pub fn until(deadline: Option<Instant>) -> Self {
+        Self { deadline, cancelled: None }
+    }
+
+    /// Whether the caller has given up.
+    pub fn is_cancelled(&self) -> bool {
+        self.cancelled.as_ref().is_some_and(|cancelled| cancelled.load(Ordering::Relaxed))
+    }
+
+    /// `CANCELLED` or `DEADLINE_EXCEEDED` when nobody waits for the answer any more.
+    pub fn check(&self) -> Result<(), Error> {
+        if self.is_cancelled() {
+            return Err(Error::cancelled("The call was cancelled"));
+        }
+        if self.deadline.is_some_and(|deadline| Instant::now() >= deadline) {
+            return Err(Error::deadline_exceeded("Deadline Exceeded"));
+        }
+        Ok(())
+    }
 }
 
 /// One inference: named input tensors for one signature.

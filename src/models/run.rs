@@ -3,10 +3,14 @@
 
 use super::{Code, Error, Patience, Signature};
 use crate::tensor::{DType, Tensor};
-use std::time::Instant;
 
 /// The signature that runs when a request names none.
 pub const DEFAULT_SIGNATURE: &str = "serving_default";
+
+/// Method names of signatures.
+pub(super) const PREDICT: &str = "tensorflow/serving/predict";
+pub(super) const CLASSIFY: &str = "tensorflow/serving/classify";
+pub(super) const REGRESS: &str = "tensorflow/serving/regress";
 
 /// The name meant by a request: none and empty are `serving_default`.
 pub(super) fn signature_name(wanted: Option<&str>) -> &str {
@@ -20,9 +24,7 @@ pub(super) fn run(
     wanted: &[usize],
     patience: &Patience,
 ) -> Result<Vec<Tensor>, Error> {
-    if patience.deadline.is_some_and(|deadline| Instant::now() >= deadline) {
-        return Err(Error::deadline_exceeded("Deadline Exceeded"));
-    }
+    patience.check()?;
     let mut outputs = Vec::with_capacity(wanted.len());
     signature.program.run(inputs, wanted, patience, &mut outputs)?;
     if outputs.len() != wanted.len() {
@@ -31,7 +33,7 @@ pub(super) fn run(
     Ok(outputs)
 }
 
-/// The first input whose element type is not the declared one, in TensorFlow's words: it counts
+/// The first input whose element type is not the one that the graph takes (else the declared one), in TensorFlow's words: it counts
 /// inputs in the order of their graph tensors' names.
 pub(super) fn dtype_mismatch(signature: &Signature, inputs: &[Tensor]) -> Option<Error> {
     let argument =
@@ -43,7 +45,7 @@ pub(super) fn dtype_mismatch(signature: &Signature, inputs: &[Tensor]) -> Option
         .inputs
         .iter()
         .zip(inputs)
-        .filter_map(|(info, given)| Some((info, info.dtype?, given.dtype())))
+        .filter_map(|(info, given)| Some((info, info.taken.or(info.dtype)?, given.dtype())))
         .filter(|(_, expected, found)| expected != found)
         .map(|(info, expected, found)| (argument(&info.tensor), expected, found))
         .min_by_key(|(position, ..)| *position)

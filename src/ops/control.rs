@@ -6,7 +6,11 @@
 use super::{Fact, Inferred, Lower, OpError, Operator, RunContext, Step, Tensors, expect_inputs};
 use crate::tensor::{Buffer, Bytes, DType, Shape, Tensor, TensorError};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de, ser};
-use std::{fmt, sync::Arc, time::Instant};
+use std::{
+    fmt,
+    sync::{Arc, atomic::Ordering},
+    time::Instant,
+};
 
 /// A graph that an operator can run.
 pub trait Subprogram: fmt::Debug + Send + Sync {
@@ -26,6 +30,9 @@ pub struct Body(pub Arc<dyn Subprogram>);
 
 impl Body {
     fn run(&self, inputs: &[Tensor], least: usize, context: &RunContext<'_>) -> Result<Tensors, OpError> {
+        if context.cancelled.is_some_and(|cancelled| cancelled.load(Ordering::Relaxed)) {
+            return Err(OpError::Cancelled);
+        }
         if context.deadline.is_some_and(|deadline| Instant::now() >= deadline) {
             return Err(OpError::Deadline);
         }

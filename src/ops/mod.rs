@@ -46,6 +46,9 @@ pub enum OpError {
     /// The run's deadline passed inside a loop.
     #[error("the deadline passed while the model was running")]
     Deadline,
+    /// The caller gave up inside a loop.
+    #[error("the call was cancelled while the model was running")]
+    Cancelled,
     /// A plan gave the operator memory that does not fit; a bug.
     #[error("internal: the plan gave {0} the wrong memory")]
     Memory(&'static str),

@@ -11,7 +11,7 @@ use crate::{
 use std::{
     any::Any,
     collections::HashMap,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, PoisonError, atomic::AtomicBool},
     time::Instant,
 };
 
@@ -76,6 +76,8 @@ pub struct RunContext<'a> {
     pub profile: Option<&'a Profile>,
     /// Bytes that one plan may ask for.
     pub memory_limit: usize,
+    /// Loops end with [`OpError::Cancelled`] once this is set.
+    pub cancelled: Option<&'a AtomicBool>,
 }
 
 /// Where an input of a step stands.

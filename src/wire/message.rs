@@ -155,6 +155,11 @@ impl Cancelled {
     pub fn is_set(&self) -> bool {
         self.0.load(Ordering::Relaxed)
     }
+
+    /// The flag itself, for those who know nothing of requests.
+    pub fn flag(&self) -> Arc<AtomicBool> {
+        self.0.clone()
+    }
 }
 
 /// An answer. The wire adds `Date` and `Content-Length` after `headers`.
