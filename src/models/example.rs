@@ -4,8 +4,9 @@
 //! Texts and order of the checks are TensorFlow Serving's; a signature's method name is not looked at.
 
 use super::{
-    Error, Patience, Servable, Signature, data_type,
-    run::{dtype_mismatch, run, signature_name},
+    Error, Patience, Recorded, Servable, Signature, data_type,
+    record::recorder_of,
+    run::{CLASSIFY, REGRESS, dtype_mismatch, run, signature_name},
     signature_text::SignatureText,
 };
 use crate::tensor::{Bytes, DType, Tensor};
@@ -32,10 +33,16 @@ pub fn classify(
     examples: Vec<Bytes>,
     patience: &Patience,
 ) -> Result<Vec<Vec<Class>>, Error> {
-    let signature = find(servable, signature)?;
+    let signature = find(servable, signature, "classification", CLASSIFY)?;
     let outputs = ClassifyOutputs::of(signature)?;
     let count = examples.len();
-    outputs.collect(&run_examples(signature, &outputs.wanted(), examples, patience)?, count)
+    let recorded = recorder_of(servable).map(|recorder| (recorder, examples.clone()));
+    let classes = outputs.collect(&run_examples(signature, &outputs.wanted(), examples, patience)?, count)?;
+    if let Some((recorder, examples)) = recorded {
+        let call = Recorded::Classify { signature: &signature.name, examples: &examples, classes: &classes };
+        recorder.record(servable, &call);
+    }
+    Ok(classes)
 }
 
 /// Regresses serialized `tf.Example`s: one value each.
@@ -48,17 +55,35 @@ pub fn regress(
     examples: Vec<Bytes>,
     patience: &Patience,
 ) -> Result<Vec<f32>, Error> {
-    let signature = find(servable, signature)?;
+    let signature = find(servable, signature, "regression", REGRESS)?;
     let output = regress_output(signature)?;
     let count = examples.len();
-    regressions(&run_examples(signature, &[output], examples, patience)?, count)
+    let recorded = recorder_of(servable).map(|recorder| (recorder, examples.clone()));
+    let values = regressions(&run_examples(signature, &[output], examples, patience)?, count)?;
+    if let Some((recorder, examples)) = recorded {
+        let call = Recorded::Regress { signature: &signature.name, examples: &examples, values: &values };
+        recorder.record(servable, &call);
+    }
+    Ok(values)
 }
 
-fn find<'a>(servable: &'a Servable, signature: Option<&str>) -> Result<&'a Signature, Error> {
+fn find<'a>(
+    servable: &'a Servable,
+    signature: Option<&str>,
+    kind: &str,
+    method: &str,
+) -> Result<&'a Signature, Error> {
     let name = signature_name(signature);
-    servable
+    let signature = servable
         .signature(name)
-        .ok_or_else(|| Error::invalid_argument(format!("No signature was found with the name: {name}")))
+        .ok_or_else(|| Error::invalid_argument(format!("No signature was found with the name: {name}")))?;
+    if servable.check_method_names && signature.method_name() != method {
+        return Err(Error::invalid_argument(format!(
+            "Expected {kind} signature method_name to be {method}. Was: {}",
+            signature.method_name()
+        )));
+    }
+    Ok(signature)
 }
 
 /// Feeds Examples to a signature's only input.

@@ -59,6 +59,7 @@ pub(crate) fn signature(
             name: name.into(),
             tensor: tensor.into(),
             dtype: Some(dtype),
+            taken: None,
             shape: None,
             image: None,
         };
@@ -107,5 +108,24 @@ pub(crate) fn servable(
         definitions,
         weight_bytes: 0,
         declared: Declared::default(),
+        check_method_names: false,
+        recorder: None,
     }
+}
+
+/// A servable whose `serving_default` answers its one input `x` as `y`.
+pub(crate) fn echo(name: &str, version: i64) -> Servable {
+    running(name, version, Arc::new(Returns::inputs()))
+}
+
+/// A servable whose `serving_default` runs `program` on `x`, giving `y`.
+pub(crate) fn running(name: &str, version: i64, program: Arc<dyn Program>) -> Servable {
+    let mut signature = signature(
+        "serving_default",
+        &[("x", "x:0", DType::F32)],
+        &[("y", "y:0", DType::F32)],
+        Returns::inputs(),
+    );
+    signature.program = program;
+    servable(name, version, [signature])
 }

@@ -16,6 +16,7 @@ mod manager;
 mod multi;
 pub mod postprocess;
 mod predict;
+mod record;
 mod registry;
 mod request;
 mod run;
@@ -24,8 +25,6 @@ pub mod sidecar;
 mod signature_text;
 mod source;
 mod stats;
-#[cfg(test)]
-pub(crate) mod testing;
 pub mod textproto;
 pub mod warmup;
 
@@ -38,6 +37,7 @@ pub use loader::Loader;
 pub use manager::{ConfigSource, Manager, ManagerSettings};
 pub use multi::{Inference, Task, multi_inference};
 pub use predict::{check_inputs, predict};
+pub use record::{Recorded, Recorder};
 pub use registry::{Registry, State, VersionStatus};
 pub use request::{ModelRef, Patience, Request, Response, VersionChoice};
 pub use run::DEFAULT_SIGNATURE;

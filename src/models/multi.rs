@@ -1,9 +1,10 @@
 //! Multi-inference: the same Examples through several classify and regress signatures of one model.
 
 use super::{
-    Class, Error, Patience, Servable, Signature,
+    Class, Error, Patience, Recorded, Servable, Signature,
     example::{ClassifyOutputs, regress_output, regressions, run_examples},
-    run::signature_name,
+    record::recorder_of,
+    run::{CLASSIFY, REGRESS, signature_name},
 };
 use crate::tensor::Bytes;
 use std::collections::BTreeSet;
@@ -47,7 +48,8 @@ pub fn multi_inference(
     patience: &Patience,
 ) -> Result<Vec<(String, Inference)>, Error> {
     let planned = plan(servable, tasks)?;
-    planned
+    let recorder = recorder_of(servable);
+    let results = planned
         .into_iter()
         .map(|(signature, method)| {
             let feed = |wanted: &[usize]| run_examples(signature, wanted, examples.to_vec(), patience);
@@ -59,7 +61,11 @@ pub fn multi_inference(
             };
             Ok((signature.name.clone(), result))
         })
-        .collect()
+        .collect::<Result<Vec<_>, Error>>()?;
+    if let Some(recorder) = recorder {
+        recorder.record(servable, &Recorded::MultiInference { tasks, examples, results: &results });
+    }
+    Ok(results)
 }
 
 fn plan<'a>(servable: &'a Servable, tasks: &[Task]) -> Result<Vec<(&'a Signature, Method)>, Error> {
@@ -82,8 +88,8 @@ fn plan<'a>(servable: &'a Servable, tasks: &[Task]) -> Result<Vec<(&'a Signature
             Error::invalid_argument(format!("Requested signature not found in model graph: {name}"))
         })?;
         let method = match task.method_name.as_str() {
-            "tensorflow/serving/classify" => Method::Classify(ClassifyOutputs::of(signature)?),
-            "tensorflow/serving/regress" => Method::Regress(regress_output(signature)?),
+            CLASSIFY => Method::Classify(ClassifyOutputs::of(signature)?),
+            REGRESS => Method::Regress(regress_output(signature)?),
             other => {
                 return Err(Error::unimplemented(format!("Unsupported signature method_name: {other}")));
             }
@@ -103,9 +109,6 @@ mod tests {
         },
         tensor::{DType, Tensor},
     };
-
-    const CLASSIFY: &str = "tensorflow/serving/classify";
-    const REGRESS: &str = "tensorflow/serving/regress";
 
     fn servable() -> Servable {
         let inputs = [("inputs", "tf_example:0", DType::String)];

@@ -4,9 +4,10 @@
 //! shapes are not, they are the program's business, as there.
 
 use super::{
-    Error, Request, Response, Servable, Signature,
+    Error, Recorded, Request, Response, Servable, Signature,
     image::{image_input, images_to_tensor},
-    run::{dtype_mismatch, run, signature_name},
+    record::recorder_of,
+    run::{CLASSIFY, PREDICT, REGRESS, dtype_mismatch, run, signature_name},
 };
 use crate::tensor::{DType, Tensor};
 use std::collections::BTreeSet;
@@ -27,14 +28,20 @@ pub fn predict(servable: &Servable, request: Request) -> Result<Response, Error>
     if let Some(mismatch) = dtype_mismatch(signature, &inputs) {
         return Err(mismatch);
     }
+    let recorder = recorder_of(servable);
     let tensors = run(signature, &inputs, &wanted, &request.patience)?;
     let names = wanted.iter().filter_map(|&position| signature.outputs.get(position));
-    Ok(Response {
+    let response = Response {
         model: servable.name.clone(),
         version: servable.version,
         signature: signature.name.clone(),
         outputs: names.map(|info| info.name.clone()).zip(tensors).collect(),
-    })
+    };
+    if let Some(recorder) = recorder {
+        let (inputs, filter) = (&request.inputs, &request.outputs);
+        recorder.record(servable, &Recorded::Predict { inputs, filter, response: &response });
+    }
+    Ok(response)
 }
 
 /// Finds the signature and checks the aliases of a request's inputs, before any of their tensors
@@ -51,6 +58,12 @@ pub fn check_inputs<'a>(
     let signature = servable
         .signature(name)
         .ok_or_else(|| Error::failed_precondition(format!("Serving signature key \"{name}\" not found.")))?;
+    if servable.check_method_names && ![PREDICT, CLASSIFY, REGRESS].contains(&signature.method_name()) {
+        return Err(Error::internal(format!(
+            "Expected prediction signature method_name to be one of {{{PREDICT}, {CLASSIFY}, {REGRESS}}}. Was: {}",
+            signature.method_name()
+        )));
+    }
     let has_default = |alias: &str| signature.defaults.contains_key(alias);
     let sufficient = aliases.len() == signature.inputs.len()
         || aliases.len() < signature.inputs.len() && !signature.defaults.is_empty();
@@ -272,11 +285,29 @@ mod tests {
         );
     }
 
+    // The text is TensorFlow Serving's.
+    #[test]
+    fn method_names_are_checked_on_demand() {
+        let inputs = [("a", Tensor::scalar(1.5f32)), ("b", Tensor::scalar(2i64))];
+        let mut servable = servable();
+        let signature = servable.signatures.get_mut("serving_default").unwrap();
+        signature.definition.method_name = "other".into();
+        assert!(predict(&servable, request(None, &inputs, &[])).is_ok());
+        servable.check_method_names = true;
+        assert_eq!(
+            predict(&servable, request(None, &inputs, &[])).unwrap_err(),
+            Error::internal(
+                "Expected prediction signature method_name to be one of {tensorflow/serving/predict, \
+                 tensorflow/serving/classify, tensorflow/serving/regress}. Was: other"
+            )
+        );
+    }
+
     #[test]
     fn a_passed_deadline_ends_the_request() {
         let deadline = Instant::now().checked_sub(Duration::from_millis(1));
         let inputs = [("a", Tensor::scalar(1.5f32)), ("b", Tensor::scalar(2i64))];
-        let late = Request { patience: Patience { deadline }, ..request(None, &inputs, &[]) };
+        let late = Request { patience: Patience::until(deadline), ..request(None, &inputs, &[]) };
         assert_eq!(predict(&servable(), late).unwrap_err().code, Code::DeadlineExceeded);
     }
 }

@@ -250,7 +250,7 @@ impl Registry {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::models::{Code, testing};
+    use crate::models::{Code, fakes};
 
     fn wanted(version: VersionChoice) -> ModelRef {
         ModelRef { name: "m".into(), version }
@@ -265,7 +265,7 @@ mod tests {
     fn lookups_by_latest_version_and_label() {
         let registry = Registry::new();
         for version in [2, 10] {
-            registry.publish(testing::servable("m", version));
+            registry.publish(fakes::echo("m", version));
         }
         registry.set_labels(&labels(&[("stable", 2)]), false).unwrap();
         let version = |choice| registry.find(&wanted(choice)).map(|servable| servable.version);
@@ -288,7 +288,7 @@ mod tests {
     #[test]
     fn labels_follow_the_rules_of_availability() {
         let registry = Registry::new();
-        registry.publish(testing::servable("m", 1));
+        registry.publish(fakes::echo("m", 1));
         let error = registry.set_labels(&labels(&[("a", 1), ("b", 2)]), false).unwrap_err();
         assert_eq!(
             error,
@@ -324,7 +324,7 @@ mod tests {
         registry.set_listed(&["m".to_owned(), "n".to_owned()]);
         assert!(!registry.is_ready());
         assert_eq!(registry.names(), ["m", "n"]);
-        registry.publish(testing::servable("m", 1));
+        registry.publish(fakes::echo("m", 1));
         assert!(registry.is_ready());
         registry.set_starting(true);
         assert!(!registry.is_ready());

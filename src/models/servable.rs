@@ -1,6 +1,6 @@
 //! One loaded version of a model: its signatures and the programs behind them.
 
-use super::{Error, Patience, image::ImageInput, run::DEFAULT_SIGNATURE, sidecar::Declared};
+use super::{Error, Patience, Recorder, image::ImageInput, run::DEFAULT_SIGNATURE, sidecar::Declared};
 use crate::{
     proto::tensorflow::SignatureDef,
     tensor::{DType, Tensor},
@@ -30,6 +30,9 @@ pub struct TensorInfo {
     pub tensor: String,
     /// Element type; `None` where kinglet has no such type.
     pub dtype: Option<DType>,
+    /// The element type that the graph takes for an input, where that is known. Published models
+    /// declare another one in places; requests are held to this one, as by TensorFlow Serving.
+    pub taken: Option<DType>,
     /// Dimensions, `None` for an unknown one; `None` altogether when the rank is unknown.
     pub shape: Option<Vec<Option<usize>>>,
     /// How an input takes images, if its kinglet.toml says so.
@@ -52,6 +55,13 @@ pub struct Signature {
     pub program: Arc<dyn Program>,
 }
 
+impl Signature {
+    /// What it was made for, as in `tensorflow/serving/predict`.
+    pub fn method_name(&self) -> &str {
+        &self.definition.method_name
+    }
+}
+
 /// A loaded version of a model.
 pub struct Servable {
     /// The model's name.
@@ -66,6 +76,11 @@ pub struct Servable {
     pub weight_bytes: usize,
     /// What its kinglet.toml says; nothing without one.
     pub declared: Declared,
+    /// Calls are refused whose signature carries another method name
+    /// (`--enable_signature_method_name_check`).
+    pub check_method_names: bool,
+    /// Told of every call that succeeds.
+    pub recorder: Option<Arc<dyn Recorder>>,
 }
 
 impl Servable {

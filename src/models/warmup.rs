@@ -16,7 +16,7 @@ use std::{io::ErrorKind, path::Path};
 pub const WARMUP_FILE: &str = "assets.extra/tf_serving_warmup_requests";
 
 /// Records above this number are refused.
-const MAX_RECORDS: usize = 1000;
+pub const MAX_RECORDS: usize = 1000;
 
 /// The requests of a version's folder; none when it has no such file.
 ///
@@ -31,6 +31,15 @@ pub fn requests(version_folder: &Path) -> Result<Vec<LogType>, Error> {
         Err(error) if error.kind() == ErrorKind::NotADirectory => Ok(Vec::new()),
         Err(error) => Err(Error::data_loss(format!("{}: {error}", path.display()))),
     }
+}
+
+/// The requests of any file of records.
+///
+/// As [`requests`]; `NOT_FOUND` when there is no such file.
+pub fn read(path: &Path) -> Result<Vec<LogType>, Error> {
+    let file =
+        Buffer::map_file(path).map_err(|error| Error::not_found(format!("{}: {error}", path.display())))?;
+    decode(file.as_bytes(), path)
 }
 
 fn decode(mut file: &[u8], path: &Path) -> Result<Vec<LogType>, Error> {
@@ -69,8 +78,19 @@ fn decode(mut file: &[u8], path: &Path) -> Result<Vec<LogType>, Error> {
     Ok(requests)
 }
 
+/// Data framed as a record.
+pub fn record(data: &[u8]) -> Vec<u8> {
+    let length = (data.len() as u64).to_le_bytes();
+    let mut bytes = Vec::with_capacity(data.len() + 16);
+    bytes.extend(length);
+    bytes.extend(masked_crc(&length).to_le_bytes());
+    bytes.extend(data);
+    bytes.extend(masked_crc(data).to_le_bytes());
+    bytes
+}
+
 /// The first record and what follows it; `None` for a length or checksum that does not hold.
-fn take_record(file: &[u8]) -> Option<(&[u8], &[u8])> {
+pub fn take_record(file: &[u8]) -> Option<(&[u8], &[u8])> {
     let (length, rest) = file.split_first_chunk::<8>()?;
     let (length_sum, rest) = rest.split_first_chunk::<4>()?;
     if masked_crc(length) != u32::from_le_bytes(*length_sum) {
@@ -91,15 +111,6 @@ mod tests {
     use super::*;
     use crate::proto::tensorflow::serving::{PredictLog, PredictRequest, PredictStreamedLog};
     use proptest::prelude::*;
-
-    fn record(data: &[u8]) -> Vec<u8> {
-        let length = (data.len() as u64).to_le_bytes();
-        let mut bytes = length.to_vec();
-        bytes.extend(masked_crc(&length).to_le_bytes());
-        bytes.extend(data);
-        bytes.extend(masked_crc(data).to_le_bytes());
-        bytes
-    }
 
     fn log(log_type: LogType) -> Vec<u8> {
         PredictionLog { log_metadata: None, log_type: Some(log_type) }.encode_to_vec()

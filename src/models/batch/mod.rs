@@ -12,7 +12,7 @@ mod scheduler;
 pub use parameters::BatchParameters;
 pub use scheduler::Scheduler;
 
-use super::{Error, Patience, Program, Servable};
+use super::{Error, Patience, Program, Servable, Stats};
 use crate::tensor::{DType, Shape, Tensor};
 use rows::{cut, join, rows_of};
 use scheduler::{LaneKey, Task};
@@ -26,10 +26,13 @@ pub fn batched(
     mut servable: Servable,
     parameters: &Arc<BatchParameters>,
     scheduler: &Arc<Scheduler>,
+    stats: &Arc<Stats>,
 ) -> Servable {
     for signature in servable.signatures.values_mut() {
         signature.program = Arc::new(Batched {
             inner: signature.program.clone(),
+            stats: stats.clone(),
+            labels: [servable.name.clone(), signature.name.clone()],
             parameters: parameters.clone(),
             scheduler: scheduler.clone(),
             id: NEXT_ID.fetch_add(1, Ordering::Relaxed),
@@ -45,6 +48,9 @@ struct Batched {
     inner: Arc<dyn Program>,
     parameters: Arc<BatchParameters>,
     scheduler: Arc<Scheduler>,
+    stats: Arc<Stats>,
+    /// Model and signature, for the metrics.
+    labels: [String; 2],
     /// Tells the lanes of signatures apart.
     id: u64,
 }
@@ -105,7 +111,7 @@ impl Batched {
         patience: &Patience,
     ) -> Result<Vec<Tensor>, Error> {
         let key = LaneKey { id: self.id, wanted: wanted.to_vec(), shapes: self.shapes(&inputs) };
-        let task = Task::new(inputs, rows, patience.deadline);
+        let task = Task::new(inputs, rows, patience);
         self.scheduler.run(&self.parameters, key, task, &|tasks| self.run_batch(tasks, wanted))
     }
 
@@ -125,6 +131,9 @@ impl Batched {
 
     /// Runs tasks together; when that fails, one by one, so that a request fails only by its own values.
     fn run_batch(&self, tasks: &[&Task], wanted: &[usize]) -> Vec<Result<Vec<Tensor>, Error>> {
+        let [model, signature] = &self.labels;
+        let rows = tasks.iter().map(|task| task.rows).sum();
+        self.stats.batch(model, signature, rows, tasks.iter().map(|task| task.queued.elapsed()));
         match self.run_together(tasks, wanted) {
             Err(_) if tasks.len() > 1 => tasks
                 .iter()
@@ -142,8 +151,7 @@ impl Batched {
         let total: usize = tasks.iter().map(|task| task.rows).sum();
         let padded = self.parameters.padded(total);
         let mut outputs = Vec::with_capacity(wanted.len());
-        let deadline = tasks.iter().map(|task| task.deadline).collect::<Option<Vec<_>>>();
-        let patience = Patience { deadline: deadline.and_then(|all| all.into_iter().max()) };
+        let patience = patience_of(tasks);
         if let ([task], true) = (tasks, padded == total) {
             self.inner.run(&task.inputs, wanted, &patience, &mut outputs)?;
             return Ok(vec![outputs]);
@@ -167,6 +175,15 @@ impl Batched {
             })
             .collect()
     }
+}
+
+/// A batch runs as long as one of its callers waits; who gives up alone cannot end it.
+fn patience_of(tasks: &[&Task]) -> Patience {
+    if let [task] = tasks {
+        return task.patience.clone();
+    }
+    let deadlines = tasks.iter().map(|task| task.patience.deadline).collect::<Option<Vec<_>>>();
+    Patience::until(deadlines.and_then(|all| all.into_iter().max()))
 }
 
 fn check_outputs(outputs: &[Tensor], rows: usize) -> Result<(), Error> {

@@ -2,7 +2,7 @@
 
 use super::BatchParameters;
 use crate::{
-    models::Error,
+    models::{Code, Error, Patience},
     tensor::{DType, Shape, Tensor},
 };
 use std::{
@@ -44,7 +44,9 @@ struct Batch {
 pub(super) struct Task {
     pub(super) inputs: Vec<Tensor>,
     pub(super) rows: usize,
-    pub(super) deadline: Option<Instant>,
+    pub(super) patience: Patience,
+    /// When it began to wait.
+    pub(super) queued: Instant,
     stage: Mutex<Stage>,
     changed: Condvar,
 }
@@ -61,16 +63,24 @@ enum Stage {
 type RunBatch<'a> = dyn Fn(&[&Task]) -> Vec<Result<Vec<Tensor>, Error>> + 'a;
 
 impl Task {
-    pub(super) fn new(inputs: Vec<Tensor>, rows: usize, deadline: Option<Instant>) -> Self {
-        Self { inputs, rows, deadline, stage: Mutex::new(Stage::Waiting), changed: Condvar::new() }
+    pub(super) fn new(inputs: Vec<Tensor>, rows: usize, patience: &Patience) -> Self {
+        let (patience, queued) = (patience.clone(), Instant::now());
+        Self { inputs, rows, patience, queued, stage: Mutex::new(Stage::Waiting), changed: Condvar::new() }
     }
 
     fn stage(&self) -> MutexGuard<'_, Stage> {
         self.stage.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn expired(&self) -> bool {
-        self.deadline.is_some_and(|deadline| Instant::now() >= deadline)
+    /// Why nobody waits for its result any more, if that is so.
+    fn given_up(&self) -> Option<Error> {
+        let error = self.patience.check().err()?;
+        Some(match error.code {
+            Code::DeadlineExceeded => {
+                Error::deadline_exceeded("The deadline passed while waiting for a batch")
+            }
+            _ => error,
+        })
     }
 
     /// Takes the task out of waiting; false when it has been given up.
@@ -175,14 +185,14 @@ impl Scheduler {
                     drop(stage);
                     return self.lead(tasks, run_batch);
                 }
-                Stage::Waiting if task.expired() => {
-                    return Err(Error::deadline_exceeded("The deadline passed while waiting for a batch"));
-                }
-                Stage::Waiting => *stage = Stage::Waiting,
+                Stage::Waiting => match task.given_up() {
+                    Some(error) => return Err(error),
+                    None => *stage = Stage::Waiting,
+                },
                 // Another request's thread runs it.
                 Stage::Taken => {}
             }
-            let wake = match (pushed, task.deadline) {
+            let wake = match (pushed, task.patience.deadline) {
                 (false, Some(deadline)) => Some(due.min(deadline)),
                 (false, None) => Some(due),
                 (true, deadline) => deadline,
@@ -234,16 +244,16 @@ impl Scheduler {
 
     /// Runs a batch on this thread, whose own task is the first, and answers the others.
     fn lead(&self, tasks: Vec<Arc<Task>>, run_batch: &RunBatch<'_>) -> Result<Vec<Tensor>, Error> {
-        let late = || Error::deadline_exceeded("The deadline passed while waiting for a batch");
         let own = tasks.first().cloned();
         let mut lead = Lead { scheduler: self, tasks: tasks.into() };
         // Time may have run out while the batch waited.
         lead.tasks.retain(|task| {
-            let expired = task.expired();
-            if expired {
-                task.finish(Err(late()));
+            let given_up = task.given_up();
+            let stays = given_up.is_none();
+            if let Some(error) = given_up {
+                task.finish(Err(error));
             }
-            !expired
+            stays
         });
         if !lead.tasks.is_empty() {
             let batch: Vec<&Task> = lead.tasks.iter().map(|task| &**task).collect();

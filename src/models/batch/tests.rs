@@ -1,5 +1,5 @@
 use super::*;
-use crate::models::{Code, testing};
+use crate::models::{Code, fakes};
 use std::{
     sync::{Condvar, Mutex, mpsc},
     thread,
@@ -60,9 +60,18 @@ impl Program for Gate {
 }
 
 fn program(gate: &Arc<Gate>, parameters: BatchParameters, slots: usize) -> Arc<dyn Program> {
-    let servable = testing::servable_with("m", 1, gate.clone());
+    counted(gate, parameters, slots, &Arc::default())
+}
+
+fn counted(
+    gate: &Arc<Gate>,
+    parameters: BatchParameters,
+    slots: usize,
+    stats: &Arc<Stats>,
+) -> Arc<dyn Program> {
+    let servable = fakes::running("m", 1, gate.clone());
     let scheduler = Arc::new(Scheduler::new(slots));
-    batched(servable, &Arc::new(parameters), &scheduler).signatures["serving_default"].program.clone()
+    batched(servable, &Arc::new(parameters), &scheduler, stats).signatures["serving_default"].program.clone()
 }
 
 fn call(program: &Arc<dyn Program>, shape: &[usize], values: &[f32]) -> Result<Vec<f32>, Error> {
@@ -75,7 +84,7 @@ fn call_within(
     values: &[f32],
     limit: Option<Duration>,
 ) -> Result<Vec<f32>, Error> {
-    let patience = Patience { deadline: limit.map(|limit| Instant::now() + limit) };
+    let patience = Patience::until(limit.map(|limit| Instant::now() + limit));
     let mut outputs = Vec::new();
     program.run(&[Tensor::from_slice(shape, values)?], &[0], &patience, &mut outputs)?;
     assert_eq!(outputs[0].shape().to_vec(), shape);
@@ -112,6 +121,45 @@ fn a_lone_request_runs_at_once_and_what_waits_meanwhile_runs_together() {
         assert_eq!(result(answer), Ok(vec![expected]));
     }
     assert_eq!(gate.seen(), [vec![1], vec![3]]);
+}
+
+#[test]
+fn sizes_and_waits_are_counted() {
+    let (gate, stats) = (Arc::new(Gate::default()), Arc::new(Stats::default()));
+    let program = counted(&gate, BatchParameters::default(), 1, &stats);
+    let answers = queue(&program, &[1., 2., 3., 4.]);
+    gate.open(2);
+    answers.iter().for_each(|answer| assert!(result(answer).is_ok()));
+    let page = stats.render(&crate::models::Registry::new());
+    let rows = "kinglet_batch_rows_sum{model_name=\"m\",signature_name=\"serving_default\"} 4\n\
+        kinglet_batch_rows_count{model_name=\"m\",signature_name=\"serving_default\"} 2\n";
+    assert!(page.contains(rows), "{page}");
+    let waits =
+        ":tensorflow:serving:batching_session:queuing_latency_count{thread_pool_name=\"batch_threads\"} 4\n";
+    assert!(page.contains(waits), "{page}");
+    assert!(page.contains(":tensorflow:serving:batching_session:wrapped_run_count{} 2\n"), "{page}");
+}
+
+#[test]
+fn who_gives_up_while_waiting_is_not_run() {
+    let gate = Arc::new(Gate::default());
+    let program = program(&gate, BatchParameters::default(), 1);
+    let first = queue(&program, &[1.]);
+    let cancelled = Arc::new(std::sync::atomic::AtomicBool::new(false));
+    let patience = Patience { deadline: None, cancelled: Some(cancelled.clone()) };
+    let second = thread::spawn({
+        let program = program.clone();
+        move || {
+            let x = Tensor::from_slice([1], &[2f32]).unwrap();
+            program.run(&[x], &[0], &patience, &mut Vec::new())
+        }
+    });
+    thread::sleep(Duration::from_millis(20));
+    cancelled.store(true, Ordering::Relaxed);
+    gate.open(2);
+    assert!(result(&first[0]).is_ok());
+    assert_eq!(second.join().unwrap().unwrap_err().code, Code::Cancelled);
+    assert_eq!(gate.seen(), [vec![1]]);
 }
 
 #[test]

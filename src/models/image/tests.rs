@@ -5,6 +5,7 @@ fn info(dtype: DType, shape: &[Option<usize>], image: Option<ImageInput>) -> Ten
         name: "x".into(),
         tensor: "x:0".into(),
         dtype: Some(dtype),
+        taken: None,
         shape: Some(shape.to_vec()),
         image: image.map(std::sync::Arc::new),
     }

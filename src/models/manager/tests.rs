@@ -1,5 +1,5 @@
 use super::*;
-use crate::models::{ModelConfig, ModelRef, Program, Servable, VersionChoice, VersionPolicy, testing};
+use crate::models::{ModelConfig, ModelRef, Program, Servable, VersionChoice, VersionPolicy, fakes};
 use crate::tensor::Tensor;
 use std::{
     fs::{create_dir, remove_dir_all, rename, write},
@@ -20,7 +20,7 @@ impl Loader for Fake {
         let text =
             std::fs::read_to_string(path.join("model")).map_err(|e| Error::not_found(e.to_string()))?;
         match text.as_str() {
-            "ok" => Ok(testing::servable(name, version)),
+            "ok" => Ok(fakes::echo(name, version)),
             "panic" => panic!("as told"),
             "missing" => Err(Error::unimplemented("no such operator")),
             text => Err(Error::data_loss(text.to_owned())),

@@ -29,6 +29,7 @@ fn placement(size: usize) -> Placement {
         name: "x".into(),
         tensor: "x:0".into(),
         dtype: Some(DType::F32),
+        taken: None,
         shape: Some(vec![Some(1), None, None, Some(3)]),
         image: None,
     };

@@ -14,8 +14,26 @@ const MAX_SERIES: usize = 1000;
 /// Label value of all series beyond the limit.
 const OTHERS: &str = "(others)";
 
-/// Finite bucket bounds of TensorFlow Serving: 10 x 1.8^k.
-const BOUNDS: usize = 33;
+/// Finite bucket bounds: `scale` x `growth`^k for k below `count`.
+#[derive(Clone, Copy)]
+pub(super) struct Buckets {
+    scale: f64,
+    growth: f64,
+    count: usize,
+}
+
+impl Buckets {
+    /// TensorFlow Serving's for latencies in microseconds and for numbers of examples.
+    pub(super) const LATENCY: Self = Self { scale: 10.0, growth: 1.8, count: 33 };
+    /// TensorFlow Serving's for the time that a request waits for a batch.
+    pub(super) const QUEUE: Self = Self { scale: 100.0, growth: 1.2, count: 52 };
+    /// Powers of two, for sizes of batches.
+    pub(super) const SIZE: Self = Self { scale: 1.0, growth: 2.0, count: 14 };
+
+    fn bounds(self) -> impl Iterator<Item = f64> {
+        std::iter::successors(Some(self.scale), move |bound| Some(bound * self.growth)).take(self.count)
+    }
+}
 
 /// Sorted by labels, so that a lookup copies none of them.
 type Series<T> = RwLock<Vec<(Vec<String>, Arc<T>)>>;
@@ -32,8 +50,18 @@ impl Counters {
         Self { name, labels, series: RwLock::default() }
     }
 
+    pub(super) fn name(&self) -> &'static str {
+        self.name
+    }
+
+    /// The sum of all series.
+    pub(super) fn total(&self) -> u64 {
+        let series = self.series.read().unwrap_or_else(PoisonError::into_inner);
+        series.iter().map(|(_, count)| count.load(Relaxed)).sum()
+    }
+
     pub(super) fn add(&self, values: &[&str], count: u64) {
-        find(&self.series, values).fetch_add(count, Relaxed);
+        find(&self.series, values, AtomicU64::default).fetch_add(count, Relaxed);
     }
 
     pub(super) fn render(&self, page: &mut String) {
@@ -50,30 +78,31 @@ impl Counters {
 pub(super) struct Histograms {
     name: &'static str,
     labels: &'static [&'static str],
+    buckets: Buckets,
     series: Series<Histogram>,
 }
 
 struct Histogram {
     /// Not cumulative; the last one is above all bounds.
-    buckets: [AtomicU64; BOUNDS + 1],
-    /// Whole units: microseconds or examples.
+    buckets: Vec<AtomicU64>,
+    /// Whole units: microseconds, examples, rows.
     sum: AtomicU64,
 }
 
-impl Default for Histogram {
-    fn default() -> Self {
-        Self { buckets: std::array::from_fn(|_| AtomicU64::new(0)), sum: AtomicU64::new(0) }
+impl Histogram {
+    fn new(buckets: Buckets) -> Self {
+        Self { buckets: (0..=buckets.count).map(|_| AtomicU64::new(0)).collect(), sum: AtomicU64::new(0) }
     }
 }
 
 impl Histograms {
-    pub(super) fn new(name: &'static str, labels: &'static [&'static str]) -> Self {
-        Self { name, labels, series: RwLock::default() }
+    pub(super) fn new(name: &'static str, labels: &'static [&'static str], buckets: Buckets) -> Self {
+        Self { name, labels, buckets, series: RwLock::default() }
     }
 
     pub(super) fn record(&self, values: &[&str], value: f64) {
-        let histogram = find(&self.series, values);
-        let index = bounds().position(|bound| value < bound).unwrap_or(BOUNDS);
+        let histogram = find(&self.series, values, || Histogram::new(self.buckets));
+        let index = self.buckets.bounds().position(|bound| value < bound).unwrap_or(self.buckets.count);
         if let Some(bucket) = histogram.buckets.get(index) {
             bucket.fetch_add(1, Relaxed);
         }
@@ -84,12 +113,13 @@ impl Histograms {
         header(page, self.name, "histogram");
         for (values, histogram) in &*self.series.read().unwrap_or_else(PoisonError::into_inner) {
             let labels = labels(self.labels, values);
+            let comma = if labels.is_empty() { "" } else { "," };
             let name = self.name;
-            let limits = bounds().map(six_digits).chain(["+Inf".to_owned()]);
+            let limits = self.buckets.bounds().map(six_digits).chain(["+Inf".to_owned()]);
             let mut count = 0;
             for (limit, bucket) in limits.zip(&histogram.buckets) {
                 count += bucket.load(Relaxed);
-                let _ = writeln!(page, "{name}_bucket{{{labels},le=\"{limit}\"}} {count}");
+                let _ = writeln!(page, "{name}_bucket{{{labels}{comma}le=\"{limit}\"}} {count}");
             }
             let _ = writeln!(page, "{name}_sum{{{labels}}} {}", histogram.sum.load(Relaxed));
             let _ = writeln!(page, "{name}_count{{{labels}}} {count}");
@@ -114,7 +144,7 @@ pub(super) fn labels<V: AsRef<str>>(names: &[&str], values: &[V]) -> String {
     text
 }
 
-fn find<T: Default>(series: &Series<T>, values: &[&str]) -> Arc<T> {
+fn find<T>(series: &Series<T>, values: &[&str], new: impl Fn() -> T) -> Arc<T> {
     let known = series.read().unwrap_or_else(PoisonError::into_inner);
     if let Some((_, found)) = position(&known, values).ok().and_then(|at| known.get(at)) {
         return found.clone();
@@ -126,10 +156,10 @@ fn find<T: Default>(series: &Series<T>, values: &[&str]) -> Arc<T> {
     let values = if full { &others } else { values };
     let at = position(&series, values).unwrap_or_else(|at| {
         let labels = values.iter().map(|value| (*value).to_owned()).collect();
-        series.insert(at, (labels, Arc::default()));
+        series.insert(at, (labels, Arc::new(new())));
         at
     });
-    series.get(at).map(|(_, found)| found.clone()).unwrap_or_default()
+    series.get(at).map(|(_, found)| found.clone()).unwrap_or_else(|| Arc::new(new()))
 }
 
 /// Where the series with these labels stands, or belongs.
@@ -137,11 +167,7 @@ fn position<T>(series: &[(Vec<String>, Arc<T>)], values: &[&str]) -> Result<usiz
     series.binary_search_by(|(labels, _)| labels.iter().map(String::as_str).cmp(values.iter().copied()))
 }
 
-fn bounds() -> impl Iterator<Item = f64> {
-    std::iter::successors(Some(10.0), |bound| Some(bound * 1.8)).take(BOUNDS)
-}
-
-/// As C's `%g`: six significant digits, no trailing zeros, an exponent from 10^6 on. Values are 10 or more.
+/// As C's `%g`: six significant digits, no trailing zeros, an exponent from 10^6 on. Values are 1 or more.
 fn six_digits(value: f64) -> String {
     let scientific = format!("{value:.5e}");
     let (digits, exponent) = scientific.split_once('e').unwrap_or((&scientific, "0"));
@@ -164,13 +190,18 @@ mod tests {
 
     #[test]
     fn bounds_are_printed_as_by_c() {
-        let printed: Vec<String> = bounds().map(six_digits).collect();
+        let printed: Vec<String> = Buckets::LATENCY.bounds().map(six_digits).collect();
         // printf("%g") of 10 * 1.8^k.
         assert_eq!(printed[..6], ["10", "18", "32.4", "58.32", "104.976", "188.957"]);
         assert_eq!(printed[19], "708235");
         assert_eq!(printed[20], "1.27482e+06");
         assert_eq!(printed.last().map(String::as_str), Some("1.47476e+09"));
         assert_eq!(six_digits(1_000_000.0), "1e+06");
+        // printf("%g") of 100 * 1.2^k.
+        let printed: Vec<String> = Buckets::QUEUE.bounds().map(six_digits).collect();
+        assert_eq!(printed[..5], ["100", "120", "144", "172.8", "207.36"]);
+        assert_eq!(printed.last().map(String::as_str), Some("1.09205e+06"));
+        assert_eq!(Buckets::SIZE.bounds().map(six_digits).last().as_deref(), Some("8192"));
     }
 
     #[test]

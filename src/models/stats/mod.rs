@@ -10,7 +10,7 @@ mod monitoring;
 pub use monitoring::Monitoring;
 
 use super::{Code, Registry};
-use family::{Counters, Histograms, header};
+use family::{Buckets, Counters, Histograms, header};
 use std::{
     fmt::Write,
     sync::atomic::{AtomicI64, AtomicU64, Ordering::Relaxed},
@@ -44,6 +44,12 @@ pub struct Stats {
     example_count_total: Counters,
     warmup_latency: Histograms,
     warmup_records: Counters,
+    request_log_count: Counters,
+    batch_queue: Histograms,
+    batch_runs: Counters,
+    batch_rows: Histograms,
+    request_wait: Histograms,
+    signature_latency: Histograms,
     wire_events: Counters,
     open_connections: AtomicI64,
     received_bytes: AtomicU64,
@@ -57,18 +63,46 @@ impl Default for Stats {
             request_latency: Histograms::new(
                 ":tensorflow:serving:request_latency",
                 &["model_name", "API", "entrypoint"],
+                Buckets::LATENCY,
             ),
             runtime_latency: Histograms::new(
                 ":tensorflow:serving:runtime_latency",
                 &["model_name", "API", "runtime"],
+                Buckets::LATENCY,
             ),
-            example_counts: Histograms::new(":tensorflow:serving:request_example_counts", &["model"]),
+            example_counts: Histograms::new(
+                ":tensorflow:serving:request_example_counts",
+                &["model"],
+                Buckets::LATENCY,
+            ),
             example_count_total: Counters::new(":tensorflow:serving:request_example_count_total", &["model"]),
             warmup_latency: Histograms::new(
                 ":tensorflow:serving:model_warmup_latency",
                 &["model_path", "status"],
+                Buckets::LATENCY,
             ),
             warmup_records: Counters::new(":tensorflow:serving:model_warmup_records_read", &["model_path"]),
+            request_log_count: Counters::new(
+                ":tensorflow:serving:request_log_count",
+                &["model_name", "status_code"],
+            ),
+            batch_queue: Histograms::new(
+                ":tensorflow:serving:batching_session:queuing_latency",
+                &["thread_pool_name"],
+                Buckets::QUEUE,
+            ),
+            batch_runs: Counters::new(":tensorflow:serving:batching_session:wrapped_run_count", &[]),
+            batch_rows: Histograms::new(
+                "kinglet_batch_rows",
+                &["model_name", "signature_name"],
+                Buckets::SIZE,
+            ),
+            request_wait: Histograms::new("kinglet_request_wait_microseconds", &[], Buckets::LATENCY),
+            signature_latency: Histograms::new(
+                "kinglet_signature_latency_microseconds",
+                &["model_name", "version", "signature_name"],
+                Buckets::LATENCY,
+            ),
             wire_events: Counters::new("kinglet_wire_events_total", &["event"]),
             open_connections: AtomicI64::new(0),
             received_bytes: AtomicU64::new(0),
@@ -86,9 +120,27 @@ impl Stats {
         }
     }
 
-    /// Records how long a model itself ran.
-    pub fn run(&self, model: &str, api: &str, took: Duration) {
+    /// Records how long a model itself ran; its version and signature in kinglet's own family.
+    pub fn run(&self, model: &str, version: &str, signature: &str, api: &str, took: Duration) {
         self.runtime_latency.record(&[model, api, "TF1"], micros(took));
+        self.signature_latency.record(&[model, version, signature], micros(took));
+    }
+
+    /// Records a batch: its rows, and how long each of its requests waited for it.
+    pub fn batch(&self, model: &str, signature: &str, rows: usize, waits: impl Iterator<Item = Duration>) {
+        self.batch_runs.add(&[], 1);
+        self.batch_rows.record(&[model, signature], rows as f64);
+        waits.for_each(|wait| self.batch_queue.record(&["batch_threads"], micros(wait)));
+    }
+
+    /// Records how long a request was on its way from its head to a worker.
+    pub fn waited(&self, wait: Duration) {
+        self.request_wait.record(&[], micros(wait));
+    }
+
+    /// Counts a request that was written to the record.
+    pub fn logged(&self, model: &str) {
+        self.request_log_count.add(&[model, Code::Ok.name()], 1);
     }
 
     /// Records how many examples a request carried.
@@ -119,6 +171,20 @@ impl Stats {
         self.sent_bytes.fetch_add(sent, Relaxed);
     }
 
+    /// The sum over all series of a counter of TensorFlow Serving, by its internal name, as in
+    /// `/tensorflow/serving/request_count`; `None` for one that is not counted here.
+    pub fn counted(&self, name: &str) -> Option<u64> {
+        let counters = [
+            &self.request_count,
+            &self.example_count_total,
+            &self.warmup_records,
+            &self.request_log_count,
+            &self.batch_runs,
+        ];
+        let printed = name.replace('/', ":");
+        counters.into_iter().find(|counters| counters.name() == printed).map(Counters::total)
+    }
+
     /// The whole page. Families without samples still have their line of type.
     pub fn render(&self, registry: &Registry) -> String {
         let mut page = String::new();
@@ -129,6 +195,12 @@ impl Stats {
         self.runtime_latency.render(&mut page);
         self.warmup_latency.render(&mut page);
         self.warmup_records.render(&mut page);
+        self.request_log_count.render(&mut page);
+        self.batch_queue.render(&mut page);
+        self.batch_runs.render(&mut page);
+        self.batch_rows.render(&mut page);
+        self.request_wait.render(&mut page);
+        self.signature_latency.render(&mut page);
         self.wire_events.render(&mut page);
         gauge(&mut page, "kinglet_open_connections", self.open_connections.load(Relaxed));
         counter(&mut page, "kinglet_received_bytes_total", self.received_bytes.load(Relaxed));
@@ -168,7 +240,7 @@ fn models(page: &mut String, registry: &Registry) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::models::testing;
+    use crate::models::fakes;
 
     #[test]
     fn the_page_has_tensorflow_serving_s_layout() {
@@ -179,7 +251,7 @@ mod tests {
             stats.request("m", "predict", Entrypoint::Rest, Code::Ok, Duration::from_micros(20));
         }
         stats.request("m", "Predict", Entrypoint::Grpc, Code::InvalidArgument, Duration::from_micros(20));
-        registry.publish(testing::servable("m", 3));
+        registry.publish(fakes::echo("m", 3));
         let page = stats.render(&registry);
         let count = "# TYPE :tensorflow:serving:request_count counter\n\
             :tensorflow:serving:request_count{model_name=\"m\",status=\"INVALID_ARGUMENT\"} 1\n\
@@ -198,5 +270,7 @@ mod tests {
         assert!(!page.contains("entrypoint=\"GRPC\""), "failures have no latency");
         assert!(page.contains("kinglet_model_weight_bytes{model_name=\"m\",version=\"3\"} 0\n"));
         assert!(page.contains("kinglet_ready{} 1\n"));
+        assert_eq!(stats.counted("/tensorflow/serving/request_count"), Some(9));
+        assert_eq!(stats.counted("/tensorflow/serving/other"), None);
     }
 }
