@@ -331,11 +331,15 @@ fn parse_timeout(value: &[u8]) -> Option<Duration> {
     }
 }
 
-/// Percent-encodes what is not printable ASCII, and `%` itself, as `grpc-message` asks for.
+/// Percent-encodes what is not printable ASCII, and `%` itself, as `grpc-message` asks for; also blanks at
+/// the ends, which are no part of a field's value.
 fn percent_encode(text: &str) -> String {
     let mut encoded = String::with_capacity(text.len());
-    for byte in text.bytes() {
+    let inner = text.trim_matches(' ');
+    let start = text.len() - text.trim_start_matches(' ').len();
+    for (at, byte) in text.bytes().enumerate() {
         match byte {
+            b' ' if !(start..start + inner.len()).contains(&at) => encoded.push_str("%20"),
             b' '..=b'$' | b'&'..=b'~' => encoded.push(char::from(byte)),
             _ => encoded.push_str(&format!("%{byte:02X}")),
         }

@@ -22,7 +22,7 @@ pub(super) fn classify(surface: &TfsGrpc, message: Bytes, patience: &Patience) -
     let classes = models::classify(&servable, Some(&signature), examples, patience)?;
     let response = ClassificationResponse {
         model_spec: Some(spec(&servable, &signature)),
-        result: Some(classification_result(classes)),
+        result: Some(classification_result(&classes)),
     };
     Ok(response.encode_to_vec().into())
 }
@@ -32,7 +32,7 @@ pub(super) fn regress(surface: &TfsGrpc, message: Bytes, patience: &Patience) ->
     let values = models::regress(&servable, Some(&signature), examples, patience)?;
     let response = RegressionResponse {
         model_spec: Some(spec(&servable, &signature)),
-        result: Some(regression_result(values)),
+        result: Some(regression_result(&values)),
     };
     Ok(response.encode_to_vec().into())
 }
@@ -55,8 +55,15 @@ pub(super) fn multi_inference(
         })
         .collect();
     let results = models::multi_inference(&servable, &tasks, &examples, patience)?;
-    let results = results.into_iter().map(|(signature, result)| InferenceResult {
-        model_spec: Some(spec(&servable, &signature)),
+    Ok(MultiInferenceResponse { results: inference_results(&servable, &results) }.encode_to_vec().into())
+}
+
+pub(super) fn inference_results(
+    servable: &Servable,
+    results: &[(String, Inference)],
+) -> Vec<InferenceResult> {
+    let message = |(signature, result): &(String, Inference)| InferenceResult {
+        model_spec: Some(spec(servable, signature)),
         result: Some(match result {
             Inference::Classes(classes) => {
                 inference_result::Result::ClassificationResult(classification_result(classes))
@@ -65,8 +72,8 @@ pub(super) fn multi_inference(
                 inference_result::Result::RegressionResult(regression_result(values))
             }
         }),
-    });
-    Ok(MultiInferenceResponse { results: results.collect() }.encode_to_vec().into())
+    };
+    results.iter().map(message).collect()
 }
 
 /// The servable, the signature's name with its default filled in, and the serialized Examples.
@@ -82,17 +89,17 @@ fn spec(servable: &Servable, signature: &str) -> ModelSpec {
     model_spec(&servable.name, servable.version, signature)
 }
 
-fn classification_result(examples: Vec<Vec<Class>>) -> ClassificationResult {
-    let class = |Class { label, score }| serving::Class {
+pub(super) fn classification_result(examples: &[Vec<Class>]) -> ClassificationResult {
+    let class = |Class { label, score }: &Class| serving::Class {
         // A protobuf string must be UTF-8; clients refuse the whole response otherwise.
-        label: String::from_utf8_lossy(&label).into_owned(),
-        score,
+        label: String::from_utf8_lossy(label).into_owned(),
+        score: *score,
     };
     let classifications =
-        |classes: Vec<Class>| Classifications { classes: classes.into_iter().map(class).collect() };
-    ClassificationResult { classifications: examples.into_iter().map(classifications).collect() }
+        |classes: &Vec<Class>| Classifications { classes: classes.iter().map(class).collect() };
+    ClassificationResult { classifications: examples.iter().map(classifications).collect() }
 }
 
-fn regression_result(values: Vec<f32>) -> RegressionResult {
-    RegressionResult { regressions: values.into_iter().map(|value| Regression { value }).collect() }
+pub(super) fn regression_result(values: &[f32]) -> RegressionResult {
+    RegressionResult { regressions: values.iter().map(|&value| Regression { value }).collect() }
 }

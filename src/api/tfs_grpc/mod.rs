@@ -9,14 +9,17 @@ mod examples;
 mod health;
 mod model;
 mod predict;
+mod record;
 mod reflection;
 mod request;
 #[cfg(test)]
 mod tests;
 
+pub use record::prediction_log;
+
 use super::{protobuf::Malformed, tensor_proto::Form};
 use crate::{
-    models::{Code, Error, Manager, ModelsConfig, Patience, Registry},
+    models::{Code, Error, Manager, ModelsConfig, Patience, Registry, Stats},
     proto::tensorflow::serving::ModelServerConfig,
     tensor::Bytes,
     wire::{
@@ -71,6 +74,7 @@ pub struct TfsGrpc {
     admin: Option<Arc<dyn ModelAdmin>>,
     options: Options,
     serving: AtomicBool,
+    stats: Option<Arc<Stats>>,
 }
 
 struct Method {
@@ -109,7 +113,12 @@ const METHODS: &[Method] = &[
 impl TfsGrpc {
     /// A surface over `registry`. Without `admin`, a new configuration is refused.
     pub fn new(registry: Arc<Registry>, admin: Option<Arc<dyn ModelAdmin>>, options: Options) -> Self {
-        Self { registry, admin, options, serving: AtomicBool::new(true) }
+        Self { registry, admin, options, serving: AtomicBool::new(true), stats: None }
+    }
+
+    /// The counters whose increase a new configuration may ask for.
+    pub fn with_stats(self, stats: Arc<Stats>) -> Self {
+        Self { stats: Some(stats), ..self }
     }
 
     /// What health checks answer from now on; false while the server starts or drains.
@@ -132,7 +141,7 @@ impl TfsGrpc {
     ) -> Response {
         let result = grpc::decode(request, self.options.max_message).and_then(|call| {
             let deadline = [call.deadline, patience.deadline].into_iter().flatten().min();
-            let patience = Patience { deadline };
+            let patience = Patience { deadline, cancelled: patience.cancelled.clone() };
             let answer = self.call(&call.path, call.message.clone(), &patience);
             observe(&call.path, &call.message, answer.as_ref().map_or_else(|error| error.code, |_| Code::Ok));
             answer.map(Body::from).map_err(|error| Status::new(error.code as u32, error.message))

@@ -10,8 +10,9 @@ use crate::{
         error,
         serving::{
             GetModelMetadataRequest, GetModelMetadataResponse, GetModelStatusRequest, GetModelStatusResponse,
-            ModelSpec, ModelVersionStatus, ReloadConfigRequest, ReloadConfigResponse, SignatureDefMap,
-            StatusProto, model_server_config::Config, model_spec::VersionChoice, model_version_status::State,
+            Metric, ModelSpec, ModelVersionStatus, ReloadConfigRequest, ReloadConfigResponse,
+            SignatureDefMap, StatusProto, metric, model_server_config::Config, model_spec::VersionChoice,
+            model_version_status::State,
         },
     },
     tensor::Bytes,
@@ -62,7 +63,8 @@ pub(super) fn status(surface: &TfsGrpc, message: Bytes, _: &Patience) -> Result<
 }
 
 pub(super) fn reload(surface: &TfsGrpc, message: Bytes, patience: &Patience) -> Result<Bytes, Error> {
-    let config = parse::<ReloadConfigRequest>(message)?.config.unwrap_or_default();
+    let ReloadConfigRequest { config, metric_names } = parse(message)?;
+    let config = config.unwrap_or_default();
     let Some(Config::ModelConfigList(models)) = &config.config else {
         return Err(Error::invalid_argument(
             "ServerModelConfig type not supported by HandleReloadConfigRequest. Only ModelConfigList is \
@@ -76,8 +78,18 @@ pub(super) fn reload(surface: &TfsGrpc, message: Bytes, patience: &Patience) -> 
         .admin
         .as_ref()
         .ok_or_else(|| Error::failed_precondition("This server's models cannot be changed while it runs."))?;
+    let total = |name: &str| surface.stats.as_ref().and_then(|stats| stats.counted(name));
+    let before: Vec<Option<u64>> = metric_names.iter().map(|name| total(name)).collect();
     admin.reload(config, patience).inspect_err(|error| log::error!("new configuration refused: {error}"))?;
-    let response = ReloadConfigResponse { status: Some(status_proto(None)), metric: Vec::new() };
+    // Counters that do not exist are left out.
+    let increase = |(name, before): (String, Option<u64>)| {
+        let increase = total(&name)?.saturating_sub(before?);
+        let value_increase =
+            Some(metric::ValueIncrease::Int64ValueIncrease(i64::try_from(increase).unwrap_or(i64::MAX)));
+        Some(Metric { name, value_increase })
+    };
+    let metric = metric_names.into_iter().zip(before).filter_map(increase).collect();
+    let response = ReloadConfigResponse { status: Some(status_proto(None)), metric };
     Ok(response.encode_to_vec().into())
 }
 

@@ -59,7 +59,7 @@ pub(super) fn model_spec(name: &str, version: i64, signature: &str) -> ModelSpec
     }
 }
 
-fn encode(response: &Response, form: Form) -> Bytes {
+pub(super) fn encode(response: &Response, form: Form) -> Bytes {
     let spec = model_spec(&response.model, response.version, &response.signature).encode_to_vec();
     let tensors: Vec<(&str, TensorWriter<'_>)> = response
         .outputs

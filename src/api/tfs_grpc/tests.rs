@@ -195,10 +195,13 @@ fn a_shape_cannot_claim_more_than_the_limit() {
 
 #[test]
 fn a_passed_deadline_is_an_error() {
-    let patience = Patience { deadline: Instant::now().checked_sub(Duration::from_secs(1)) };
+    let patience = Patience::until(Instant::now().checked_sub(Duration::from_secs(1)));
     let request = predict_request(spec("m", ""), &[("x", floats(&[1.0], &[1]))]);
     let error = surface().call(PREDICT, request.encode_to_vec().into(), &patience).unwrap_err();
     assert_eq!(error.code, Code::DeadlineExceeded);
+    let patience = Patience { cancelled: Some(Arc::new(true.into())), ..Patience::default() };
+    let error = surface().call(PREDICT, request.encode_to_vec().into(), &patience).unwrap_err();
+    assert_eq!(error.code, Code::Cancelled);
 }
 
 #[test]
@@ -471,7 +474,7 @@ fn the_earlier_deadline_holds() {
     let message = predict_request(spec("m", ""), &[("x", floats(&[1.0], &[1]))]).encode_to_vec();
     let mut request = framed(PREDICT, &message);
     request.headers.push("grpc-timeout", "1H");
-    let patience = Patience { deadline: Instant::now().checked_sub(Duration::from_secs(1)) };
+    let patience = Patience::until(Instant::now().checked_sub(Duration::from_secs(1)));
     let response = surface().handle(&request, &patience, |_, _, _| ());
     assert_eq!(response.headers.get("grpc-status"), Some(&b"4"[..]));
 }
