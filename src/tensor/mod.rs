@@ -6,7 +6,7 @@ pub mod buffer;
 mod dtype;
 mod shape;
 
-pub use buffer::{AlignedVec, Buffer, release_free_memory};
+pub use buffer::{AlignedVec, Buffer, keep_large_blocks_apart, release_free_memory};
 pub use bytes::Bytes;
 pub use dtype::{DType, Element};
 pub use shape::Shape;
