@@ -2,7 +2,7 @@
 #![forbid(unsafe_code)]
 
 use kinglet::{
-    cli::{self, Command, local},
+    cli::{self, CliError, Command, local},
     server,
 };
 use std::{
@@ -19,6 +19,10 @@ fn main() -> ExitCode {
         std::env::args_os().skip(1).map(|word| word.to_string_lossy().into_owned()).collect();
     let command = match cli::parse(&arguments, |name| std::env::var(name).ok()) {
         Ok(command) => command,
+        // What each flag says is fine, but not together: TensorFlow Serving finds out when it starts.
+        Err(error @ CliError::Conflict(_)) => {
+            return fail(CANNOT_START, &format!("Failed to start server. Error: INVALID_ARGUMENT: {error}"));
+        }
         Err(error) => return fail(USAGE, &error.to_string()),
     };
     match command {
@@ -29,7 +33,13 @@ fn main() -> ExitCode {
             Err(error) => fail(1, &error.to_string()),
         },
         Command::Run(arguments) => told(local::run::run(&arguments, &mut stdout())),
-        Command::Bench(arguments) => told(local::bench::bench(&arguments, &mut stdout())),
+        Command::Bench(arguments) => match &arguments.replay {
+            None => told(local::bench::bench(&arguments, &mut stdout())),
+            Some(record) => match server::replay(record, &arguments.model.model, arguments.iterations) {
+                Ok(text) => say(&text),
+                Err(error) => fail(1, &error.to_string()),
+            },
+        },
         Command::NewToken(options) => match server::new_token(options) {
             Ok(text) => say(&text),
             Err(error) => fail(1, &error),

@@ -478,6 +478,20 @@ pub static FLAGS: &[Flag] = &[
     ),
     flag("threads", Kinglet, NUMBER, "0", "Threads that one request may use; 0 is the number of CPUs."),
     flag(
+        "record_requests",
+        Kinglet,
+        FILE,
+        "",
+        "Write a sample of the calls that succeed, with their answers, to this file: for warm-up and replay.",
+    ),
+    flag(
+        "record_sample",
+        Kinglet,
+        Value("SHARE"),
+        "0.01",
+        "Share of the calls that --record_requests writes, 0 to 1; at most 1000 calls are written.",
+    ),
+    flag(
         "tfs_strict_compat",
         Kinglet,
         Switch,
@@ -536,6 +550,36 @@ mod tests {
         for name in theirs.split_whitespace() {
             assert!(Flag::find(name).is_some(), "--{name}");
         }
+    }
+
+    /// The table of `docs/FLAGS.md`.
+    fn page() -> String {
+        let mut page = String::from(
+            "# Flags of `kinglet serve`\n\nWritten from `src/cli/flags.rs` by `KINGLET_WRITE_DOCS=1 cargo test --lib \
+             flags`; `kinglet --help` shows the same.\nEach can be given as `KINGLET_<FLAG>` in the environment.\n",
+        );
+        for group in Group::ALL {
+            page += &format!("\n## {}\n| flag | default | meaning |\n| --- | --- | --- |\n", group.title());
+            for flag in FLAGS.iter().filter(|flag| flag.group == group) {
+                let value = match flag.kind {
+                    Switch => String::new(),
+                    Value(word) => format!("={word}"),
+                };
+                let help = flag.help.replace('|', "\\|");
+                page += &format!("| `--{}{value}` | {} | {help} |\n", flag.name, flag.default);
+            }
+        }
+        page
+    }
+
+    #[test]
+    fn every_flag_is_documented_with_its_default() {
+        let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/FLAGS.md");
+        if std::env::var_os("KINGLET_WRITE_DOCS").is_some() {
+            std::fs::write(&path, page()).unwrap();
+        }
+        let written = std::fs::read_to_string(path).unwrap_or_default();
+        assert!(written == page(), "docs/FLAGS.md is old: KINGLET_WRITE_DOCS=1 cargo test --lib flags");
     }
 
     #[test]

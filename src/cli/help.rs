@@ -26,7 +26,7 @@ pub(super) fn usage() -> String {
 fn command() -> Command {
     let mut command = Command::new("kinglet")
         .about("An inference server in one static file: TensorFlow Serving's REST and gRPC, no runtime to install.")
-        .override_usage("kinglet [serve] [flags]\n       kinglet inspect PATH\n       kinglet run|bench PATH [flags]\n       kinglet token new [--name=NAME] [--expires=DATE] [--models=A,B]\n       kinglet --version | --help")
+        .override_usage("kinglet [serve] [flags]\n       kinglet record FILE [flags]\n       kinglet inspect PATH\n       kinglet run|bench PATH [flags]\n       kinglet token new [--name=NAME] [--expires=DATE] [--models=A,B]\n       kinglet --version | --help")
         .after_help(EXAMPLES)
         .disable_version_flag(true)
         .term_width(terminal_width());

@@ -28,7 +28,7 @@ use std::path::PathBuf;
 pub enum CliError {
     /// The first word is no command.
     #[error(
-        "unknown command: {0}\nCommands are `serve`, `inspect`, `run`, `bench` and `token`; `kinglet --help` lists them and all flags."
+        "unknown command: {0}\nCommands are `serve`, `record`, `inspect`, `run`, `bench` and `token`; `kinglet --help` lists them and all flags."
     )]
     UnknownCommand(String),
     /// A flag needs a value and the line ends.
@@ -53,6 +53,9 @@ pub enum CliError {
     /// The help text of `run` or `bench` was asked for.
     #[error("{0}")]
     Help(String),
+    /// `record` without a file.
+    #[error("record needs the file to write to: kinglet record FILE [FLAG...], with the flags of serve")]
+    MissingRecord,
     /// `inspect` without a path.
     #[error("inspect needs the folder or file of a model: kinglet inspect PATH")]
     MissingPath,
@@ -88,6 +91,14 @@ pub fn parse(
     };
     match command {
         "serve" => serve(rest, environment),
+        "record" => match rest.split_first() {
+            Some((file, rest)) if !file.starts_with('-') => {
+                let flag = format!("--record_requests={file}");
+                serve(&[&[flag], rest].concat(), environment)
+            }
+            _ if wants_help(rest) => Ok(Command::Help(help::full())),
+            _ => Err(CliError::MissingRecord),
+        },
         "inspect" => match rest.iter().find(|argument| !argument.starts_with('-')) {
             Some(path) => Ok(Command::Inspect(PathBuf::from(path))),
             None if wants_help(rest) => Ok(Command::Help(help::full())),
@@ -162,6 +173,8 @@ mod tests {
         assert!(matches!(run("serve --version=true"), Command::Version));
         assert!(matches!(run("serve -h"), Command::Help(_)));
         assert_eq!(parse(&words("inspect"), |_| None).unwrap_err(), CliError::MissingPath);
+        assert_eq!(options("record /r --record_sample=1").record_requests, Some("/r".into()));
+        assert_eq!(parse(&words("record --port=1"), |_| None).unwrap_err(), CliError::MissingRecord);
         assert!(matches!(parse(&words("srve"), |_| None), Err(CliError::UnknownCommand(_))));
     }
 
@@ -215,6 +228,7 @@ mod tests {
             ("--max_num_load_retries=-1", "--max_num_load_retries: `-1` is not a whole number, 0 or more"),
             ("--enable_batching=maybe", "--enable_batching: `maybe` is not true or false"),
             ("--port", "--port needs a value: write --port=VALUE"),
+            ("--record_sample=2", "--record_sample: `2` is not a number between 0 and 1"),
             ("--address=x", "--address: `x` is not an IP address such as 127.0.0.1 or 0.0.0.0"),
             ("--log_level=loud", "--log_level: `loud` is not one of off, error, warn, info, debug, trace"),
         ] {

@@ -115,6 +115,10 @@ pub struct Options {
     pub threads: usize,
     /// What clients may use.
     pub limits: NetworkLimits,
+    /// Where a sample of calls is written.
+    pub record_requests: Option<PathBuf>,
+    /// The share of calls that is written, 0 to 1.
+    pub record_sample: f64,
     /// TensorFlow Serving's behaviour also where it is poorer.
     pub strict: bool,
     /// What is logged.
@@ -177,6 +181,8 @@ impl Options {
             workers: or(values.count("workers")?, classic_workers),
             threads: threads(values, cpus)?,
             limits: NetworkLimits::from_values(values, strict)?,
+            record_requests: values.path("record_requests"),
+            record_sample: values.share("record_sample")?,
             strict,
             log_level: values
                 .text("log_level")

@@ -110,6 +110,12 @@ impl Values {
         self.text(name).parse().map_err(|_| self.refuse(name, "a whole number"))
     }
 
+    /// A share between 0 and 1.
+    pub fn share(&self, name: &str) -> Result<f64, CliError> {
+        let share = self.text(name).parse().ok().filter(|share| (0.0..=1.0).contains(share));
+        share.ok_or_else(|| self.refuse(name, "a number between 0 and 1"))
+    }
+
     /// A duration in the unit of the flag.
     pub fn duration(&self, name: &str, unit: Duration) -> Result<Duration, CliError> {
         let count =

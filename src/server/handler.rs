@@ -55,7 +55,8 @@ impl Surfaces {
     }
 
     fn answer_rest(&self, request: Request) -> Response {
-        let patience = Patience { deadline: request.received.checked_add(self.rest_timeout) };
+        let deadline = request.received.checked_add(self.rest_timeout);
+        let patience = Patience { deadline, cancelled: Some(request.cancelled.flag()) };
         let (call, named) = (Call::of(&request), named::of_rest(path_of(&request.target)));
         let response = self.rest.handle(request, &patience);
         self.record(named, Entrypoint::Rest, named::code_of(response.status), &call);
@@ -65,7 +66,8 @@ impl Surfaces {
     fn answer(&self, request: Request) -> Response {
         if self.grpc.takes(&request) {
             let call = Call::of(&request);
-            return self.grpc.handle(&request, &Patience::default(), |path, message, code| {
+            let patience = Patience { deadline: None, cancelled: Some(request.cancelled.flag()) };
+            return self.grpc.handle(&request, &patience, |path, message, code| {
                 self.record(named::of_grpc(path, message), Entrypoint::Grpc, code, &call);
             });
         }
@@ -77,7 +79,10 @@ impl Surfaces {
     }
 
     fn answer_modelarts(&self, request: Request) -> Response {
-        let patience = Patience { deadline: request.received.checked_add(self.rest_timeout) };
+        let patience = Patience {
+            deadline: request.received.checked_add(self.rest_timeout),
+            cancelled: Some(request.cancelled.flag()),
+        };
         let call = Call::of(&request);
         let named = self.modelarts.model_of(&request.method, &request.target).map(|model| ("predict", model));
         let response = self.modelarts.handle(request, &patience);
@@ -139,6 +144,7 @@ impl Surfaces {
 
 impl Handler for Surfaces {
     fn handle(&self, request: Request) -> Response {
+        self.stats.waited(request.received.elapsed());
         if let Some(refusal) = self.door.refusal(&request, &self.modelarts) {
             return match self.grpc.takes(&request) {
                 true => door::refuse_grpc(&request, &refusal),

@@ -1,6 +1,6 @@
 //! From a folder to a servable that is ready to answer: read, compile, batch, warm up.
 
-use super::{observed::observed, warm_up};
+use super::{observed::observed, record::Record, warm_up};
 use crate::{
     api::modelarts,
     cli::Options,
@@ -8,8 +8,8 @@ use crate::{
     graph::Cpu,
     kernels::{Threads, best},
     models::{
-        BatchParameters, Error, Loader, Registry, Scheduler, Servable, Stats, TensorInfo, batched, image,
-        sidecar,
+        BatchParameters, Error, Loader, Recorder, Registry, Scheduler, Servable, Stats, TensorInfo, batched,
+        image, sidecar,
     },
 };
 use std::{path::Path, sync::Arc};
@@ -25,6 +25,8 @@ pub(super) struct FormatLoader {
     /// How often each warm-up request runs; `None` when there is no warm-up.
     warmup_iterations: Option<usize>,
     stats: Arc<Stats>,
+    check_method_names: bool,
+    recorder: Option<Arc<dyn Recorder>>,
 }
 
 struct Batching {
@@ -34,13 +36,15 @@ struct Batching {
 }
 
 impl FormatLoader {
-    /// Fails on batching parameters that cannot be read.
+    /// Fails on batching parameters that cannot be read, and on a record that cannot be written.
     pub(super) fn new(options: &Options, stats: Arc<Stats>) -> Result<Self, Error> {
         Ok(Self {
             backend: Cpu::new(best(), Threads::new(options.threads)),
             options: LoadOptions { tags: options.saved_model_tags.clone() },
             batching: options.enable_batching.then(|| Batching::new(options)).transpose()?,
             warmup_iterations: options.enable_warmup.then_some(options.warmup_iterations),
+            check_method_names: options.check_method_names,
+            recorder: Record::of(options, &stats)?,
             stats,
         })
     }
@@ -49,12 +53,15 @@ impl FormatLoader {
         let mut servable = observed(servable, &self.stats);
         if let Some(batching) = &self.batching {
             let parameters = batching.parameters(version_folder)?;
-            servable = batched(servable, &parameters, &batching.scheduler);
+            servable = batched(servable, &parameters, &batching.scheduler, &self.stats);
         }
-        match (self.warmup_iterations, version_folder) {
-            (Some(iterations), Some(folder)) => warm_up::run(servable, folder, iterations, &self.stats),
-            _ => Ok(servable),
+        if let (Some(iterations), Some(folder)) = (self.warmup_iterations, version_folder) {
+            servable = warm_up::run(servable, folder, iterations, &self.stats)?;
         }
+        servable.check_method_names = self.check_method_names;
+        // Not before: warm-up is no traffic.
+        servable.recorder = self.recorder.clone();
+        Ok(servable)
     }
 }
 

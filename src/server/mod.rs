@@ -12,6 +12,8 @@ mod load;
 mod named;
 mod observed;
 mod places;
+mod record;
+mod replay;
 mod signals;
 #[cfg(feature = "tls")]
 mod tls;
@@ -23,6 +25,7 @@ mod welcome;
 
 pub use door::new_token;
 pub use load::inspect;
+pub use replay::replay;
 
 use crate::{
     api::{
@@ -33,6 +36,7 @@ use crate::{
     },
     cli::{ModelSource, Options},
     models::{ConfigSource, Error, Manager, ManagerSettings, ModelsConfig, Monitoring, Registry, Stats},
+    tensor::keep_large_blocks_apart,
     wire::{Server, ServerConfig, WireError},
 };
 use door::Door;
@@ -64,6 +68,7 @@ pub enum ServeError {
 
 /// Serves until a signal ends it.
 pub fn run(options: &Options) -> Result<(), ServeError> {
+    keep_large_blocks_apart();
     for (flag, reason) in &options.ignored {
         log::warn!("--{flag} is accepted without effect: {reason}");
     }
@@ -218,7 +223,7 @@ fn surfaces(
     let max_message = limits::of(options).grpc_message;
     let grpc = tfs_grpc::Options { form, max_message, ..tfs_grpc::Options::default() };
     let admin = manager.map(|manager| manager as Arc<dyn ModelAdmin>);
-    let grpc = TfsGrpc::new(registry.clone(), admin, grpc);
+    let grpc = TfsGrpc::new(registry.clone(), admin, grpc).with_stats(stats.clone());
     grpc.set_serving(false);
     let services = options.modelarts_services.clone();
     let modelarts = modelarts::Config { services, paths: package.paths, strict: options.strict };

@@ -10,6 +10,8 @@ struct Observed {
     inner: Arc<dyn Program>,
     stats: Arc<Stats>,
     model: String,
+    version: String,
+    signature: String,
     api: &'static str,
 }
 
@@ -22,8 +24,10 @@ pub(super) fn observed(mut servable: Servable, stats: &Arc<Stats>) -> Servable {
             _ => "Predict",
         };
         let inner = signature.program.clone();
-        let model = servable.name.clone();
-        signature.program = Arc::new(Observed { inner, stats: stats.clone(), model, api });
+        let (model, version) = (servable.name.clone(), servable.version.to_string());
+        let (stats, signature_name) = (stats.clone(), signature.name.clone());
+        signature.program =
+            Arc::new(Observed { inner, stats, model, version, signature: signature_name, api });
     }
     servable
 }
@@ -38,7 +42,7 @@ impl Program for Observed {
     ) -> Result<(), Error> {
         let started = Instant::now();
         self.inner.run(inputs, wanted, patience, outputs)?;
-        self.stats.run(&self.model, self.api, started.elapsed());
+        self.stats.run(&self.model, &self.version, &self.signature, self.api, started.elapsed());
         // TensorFlow Serving counts examples where a request is a list of them.
         if self.api != "Predict" {
             let examples = inputs.first().and_then(|input| input.shape().first().copied());

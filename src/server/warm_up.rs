@@ -55,7 +55,7 @@ pub(super) fn run(
 }
 
 /// The method and message of a recorded request, addressed to the version that is being loaded.
-fn call(request: LogType, model: &str) -> Result<(&'static str, Vec<u8>), Error> {
+pub(super) fn call(request: LogType, model: &str) -> Result<(&'static str, Vec<u8>), Error> {
     let missing = || Error::invalid_argument("a warm-up record holds no request");
     let address = |spec: &mut Option<ModelSpec>| {
         let spec = spec.get_or_insert_default();

@@ -50,6 +50,8 @@ pub struct BenchArguments {
     pub iterations: usize,
     /// Runs before.
     pub warm_up: usize,
+    /// Recorded calls that are played to the model instead of one input.
+    pub replay: Option<PathBuf>,
     /// Times per operator.
     pub profile: bool,
     /// One line of JSON instead of text.
@@ -89,6 +91,11 @@ impl BenchArguments {
         let command = model_command("bench", "Times a model.")
             .arg(count("iterations", "100", "Runs that are timed."))
             .arg(count("warm_up", "5", "Runs before them; the first is part of the load time."))
+            .arg(path(
+                "replay",
+                "FILE",
+                "Play the calls that --record_requests wrote, each --iterations times, and compare the answers.",
+            ))
             .arg(switch("profile", "Show where the time goes, operator by operator."))
             .arg(switch("json", "Answer with one line of JSON."))
             .arg(switch(
@@ -102,6 +109,7 @@ impl BenchArguments {
             model: ModelArguments::of(&matches),
             iterations: number("iterations").max(1),
             warm_up: number("warm_up"),
+            replay: matches.get_one("replay").cloned(),
             profile: matches.get_flag("profile"),
             json: matches.get_flag("json"),
             interactive: matches.get_flag("interactive"),
