@@ -1,9 +1,10 @@
 """Each way in which TensorFlow Serving refuses a Predict call, with its code and its text."""
 
 import grpc
-from harness import ClientTest, make_tensor, needs_tfs_models, spec, tfs_server
+from harness import MODELS, ClientTest, Server, example, make_tensor, needs_tfs_models, spec, tfs_server
 from tensorflow.core.framework import tensor_pb2, types_pb2
 from tensorflow_serving.apis import model_pb2, predict_pb2
+from test_examples import classification, regression
 
 INVALID = grpc.StatusCode.INVALID_ARGUMENT
 
@@ -60,8 +61,7 @@ class Refusals(ClientTest):
              "Inputs contains invalid name. Used request inputs: , request input: z"),
         ]:
             with self.subTest(text):
-                # Blanks at the end of a status text get lost in header fields.
-                self.assertEqual(self.text(INVALID, model, **inputs), text.rstrip())
+                self.assertEqual(self.text(INVALID, model, **inputs), text)
 
     def test_outputs(self):
         one = make_tensor([[1.0]])
@@ -90,6 +90,37 @@ class Refusals(ClientTest):
         words = make_tensor([b"a"])
         text = self.text(INVALID, "half_plus_two", x=words)
         self.assertEqual(text, "Expects arg[0] to be float but string is provided")
+
+        # Declared as float, but the graph takes strings, and that counts.
+        answer = tfs_server().predict(
+            spec("half_plus_three", "tensorflow/serving/regress"), inputs=[example(x=2.0).SerializeToString()]
+        )
+        self.assert_array(answer.outputs["outputs"], [[4.0]])
+        numbers = make_tensor([2.0])
+        text = self.text(INVALID, spec("half_plus_three", "tensorflow/serving/regress"), inputs=numbers)
+        self.assertEqual(text, "Expects arg[0] to be string but float is provided")
+
+    def test_method_names_are_checked_on_demand(self):
+        server = Server(
+            "--model_name=m",
+            f"--model_base_path={MODELS / 'saved_model_half_plus_two_cpu'}",
+            "--enable_signature_method_name_check",
+        )
+        self.addCleanup(server.stop)
+        server.wait_for("m")
+        one = example(x=1.0)
+        for call, request, text in [
+            (server.prediction.Classify, classification("m", "regress_x_to_y", one),
+             "Expected classification signature method_name to be tensorflow/serving/classify. "
+             "Was: tensorflow/serving/regress"),
+            (server.prediction.Regress, regression("m", "classify_x_to_y", one),
+             "Expected regression signature method_name to be tensorflow/serving/regress. "
+             "Was: tensorflow/serving/classify"),
+        ]:
+            self.assertEqual(self.refused(INVALID, call, request), text)
+        # Predict takes them all.
+        answer = server.predict(spec("m", "regress_x_to_y"), inputs=[one.SerializeToString()])
+        self.assert_array(answer.outputs["outputs"], [[2.5]])
 
     def test_shapes_that_the_graph_refuses_leave_the_server_up(self):
         for dims in ([3, 3], [1, 1, 1, 1, 1], [0, 3, 3]):

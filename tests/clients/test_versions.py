@@ -1,27 +1,19 @@
 """Versions that come and go under traffic, and flags that change what answers look like."""
 
-import concurrent.futures
 import os
 import pathlib
 import shutil
 import tempfile
-import threading
 import time
 
 import grpc
 import numpy as np
-from harness import MODELS, ClientTest, Server, make_array, make_tensor, needs_tfs_models, spec
-from tensorflow_serving.apis import predict_pb2, prediction_service_pb2_grpc
+import soak
+from harness import ClientTest, Server, needs_tfs_models, spec
 
 CLIENTS = 32
-SECONDS = float(os.environ.get("KINGLET_SWAP_SECONDS", 8))
-MODEL = MODELS / "saved_model_half_plus_two_cpu" / "00000123"
-
-
-def request_of(number):
-    request = predict_pb2.PredictRequest(model_spec=spec("m"))
-    request.inputs["x"].CopyFrom(make_tensor([[number]]))
-    return request
+SECONDS = float(os.environ.get("KINGLET_SWAP_SECONDS", 4))
+RELOADS = int(os.environ.get("KINGLET_RELOADS", 12))
 
 
 @needs_tfs_models
@@ -32,9 +24,7 @@ class Versions(ClientTest):
         (self.folder / "m").mkdir()
 
     def publish(self, version):
-        """Makes a version appear at once, complete."""
-        shutil.copytree(MODEL, self.folder / "staging")
-        (self.folder / "staging").rename(self.folder / "m" / str(version))
+        soak.publish(self.folder, version)
 
     def serve(self, *flags):
         server = Server("--model_name=m", f"--model_base_path={self.folder / 'm'}", *flags)
@@ -42,40 +32,16 @@ class Versions(ClientTest):
         return server.wait_for("m")
 
     def test_swaps_lose_no_request(self):
-        self.publish(1)
-        server = self.serve("--file_system_poll_wait_seconds=1")
-        done = threading.Event()
-        seen = set()
+        calls, seen, published = soak.swaps(SECONDS, CLIENTS)
+        self.assertGreaterEqual(len(seen), 3, f"{calls} calls saw versions {seen} of {published}")
 
-        def client(seed):
-            calls = 0
-            with server.connect() as channel:
-                stub = prediction_service_pb2_grpc.PredictionServiceStub(channel)
-                while not done.is_set():
-                    number = float(seed + calls)
-                    answer = stub.Predict(request_of(number), timeout=30)
-                    self.assertEqual(make_array(answer.outputs["y"]).item(), number / 2 + 2)
-                    seen.add(answer.model_spec.version.value)
-                    calls += 1
-            return calls
+    def test_swaps_of_batched_models_lose_no_request(self):
+        calls, seen, published = soak.swaps(SECONDS, CLIENTS, "--enable_batching")
+        self.assertGreaterEqual(len(seen), 2, f"{calls} calls saw versions {seen} of {published}")
 
-        with concurrent.futures.ThreadPoolExecutor(CLIENTS) as pool:
-            clients = [pool.submit(client, seed) for seed in range(CLIENTS)]
-            end = time.monotonic() + SECONDS
-            version = 1
-            try:
-                while time.monotonic() < end:
-                    time.sleep(1)
-                    version += 1
-                    self.publish(version)
-                    if version > 2:
-                        shutil.rmtree(self.folder / "m" / str(version - 2))
-            finally:
-                done.set()
-            # A lost request raises here.
-            calls = [each.result() for each in clients]
-        self.assertTrue(all(calls))
-        self.assertGreaterEqual(len(seen), 3, f"{sum(calls)} calls saw versions {seen} of {version}")
+    def test_reloads_give_memory_back(self):
+        sizes = soak.reloads(RELOADS)
+        self.assertLess(soak.growth(sizes), soak.TOLERATED_MIB, sizes)
 
     def test_an_old_version_is_gone_when_the_new_one_answers(self):
         self.publish(1)
