@@ -3,7 +3,7 @@
 use super::{
     Backend, Graph, GraphError, Node, Program,
     evaluate::Machine,
-    memory,
+    memory, passes,
     plan::{End, Plan, PlannedResult, PlannedStep, Plans, TensorSource, node_error, plan},
 };
 use crate::{
@@ -28,18 +28,24 @@ pub struct Cpu {
     kernels: &'static Kernels,
     threads: Threads,
     memory_limit: usize,
+    optimizing: bool,
 }
 
 impl Cpu {
     /// A backend that runs on these threads. A plan may take as much memory as this process can have.
     pub fn new(kernels: &'static Kernels, threads: Threads) -> Self {
-        Self { kernels, threads, memory_limit: memory::available() }
+        Self { kernels, threads, memory_limit: memory::available(), optimizing: true }
     }
 
     /// The same with a limit on the bytes that the values of one run may take. Inputs of shapes that
     /// need more are answered with [`GraphError::TooMuchMemory`].
     pub fn with_memory_limit(self, bytes: usize) -> Self {
         Self { memory_limit: bytes, ..self }
+    }
+
+    /// The same, running graphs node by node as they were imported: to tell a wrong pass from a wrong kernel.
+    pub fn as_imported(self) -> Self {
+        Self { optimizing: false, ..self }
     }
 }
 
@@ -63,6 +69,14 @@ impl Backend for Cpu {
 impl Cpu {
     /// A program that takes no lock on the variables: the graph around it holds one.
     pub(super) fn body(&self, graph: Arc<Graph>) -> CpuProgram {
+        let graph = match self.optimizing {
+            true => {
+                let threads = &self.threads;
+                let machine = Machine { kernels: self.kernels, threads, memory_limit: self.memory_limit };
+                Arc::new(passes::optimize(Arc::unwrap_or_clone(graph), &machine))
+            }
+            false => graph,
+        };
         CpuProgram {
             graph,
             kernels: self.kernels,
@@ -131,6 +145,7 @@ impl Program for CpuProgram {
         options: &RunOptions<'_>,
     ) -> Result<(), GraphError> {
         self.check(inputs)?;
+        let _running = self.threads.enter();
         let states = &self.graph.states.runs;
         let (mut reads, mut writes) = (None, None);
         match self.locking {

@@ -57,5 +57,5 @@ pub use product::Epilogue;
 pub use quantise::Scale;
 pub use reduce::{Reduce, ReducePlan};
 pub use table::{Kernels, available, best};
-pub use threads::Threads;
+pub use threads::{Running, Threads};
 pub use transpose::{TransposePlan, transpose, transpose_bytes};

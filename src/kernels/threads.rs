@@ -5,6 +5,9 @@
 //! up. All of the hand-over is one atomic word (`state`): the number of the loop, whether it takes more
 //! workers, and how many are inside. A pool has one loop at a time; a caller that finds it busy, be it from another
 //! thread or from inside a task, runs its tasks itself. So nothing here can wait for itself.
+//!
+//! Cores are one budget: whoever announces its work ([`Threads::enter`]) takes one from the loops of others, so that
+//! a lone request runs on all cores and each of many on its own.
 
 use std::any::Any;
 use std::cell::UnsafeCell;
@@ -38,6 +41,16 @@ impl Threads {
     /// Threads a loop can run on, at least 1.
     pub fn count(&self) -> usize {
         self.0.as_ref().map_or(1, |pool| pool.workers.len() + 1)
+    }
+
+    /// Announces work that will call loops, until the guard goes. Each such work keeps the core that it runs on; a loop
+    /// is shared out among those that are left.
+    pub fn enter(&self) -> Running<'_> {
+        let pool = self.0.as_deref();
+        if let Some(pool) = pool {
+            pool.running.0.fetch_add(1, Ordering::Relaxed);
+        }
+        Running(pool)
     }
 
     /// Calls `task(i)` once for every `i < tasks`, on any of the threads and in any order, and returns when all
@@ -83,6 +96,18 @@ impl std::fmt::Debug for Threads {
     }
 }
 
+/// Work under way; see [`Threads::enter`].
+#[must_use]
+pub struct Running<'a>(Option<&'a Pool>);
+
+impl Drop for Running<'_> {
+    fn drop(&mut self) {
+        if let Some(pool) = self.0 {
+            pool.running.0.fetch_sub(1, Ordering::Relaxed);
+        }
+    }
+}
+
 /// A pointer that tasks on several threads derive disjoint parts from.
 pub(crate) struct SendPtr<T>(pub(crate) *mut T);
 
@@ -100,6 +125,8 @@ unsafe impl<T: Send> Sync for SendPtr<T> {}
 struct Pool {
     shared: Arc<Shared>,
     workers: Vec<JoinHandle<()>>,
+    /// Works announced.
+    running: CacheLine<AtomicUsize>,
 }
 
 /// Bit of `Shared::state`: the loop takes more workers.
@@ -136,6 +163,8 @@ struct CacheLine<T>(T);
 #[derive(Clone, Copy)]
 struct Job {
     tasks: usize,
+    /// Workers that take part at most, besides the caller.
+    helpers: usize,
     body: *const (),
     call: unsafe fn(*const (), usize),
 }
@@ -146,7 +175,7 @@ impl Job {
             // SAFETY: `body` was made from an `&F` that the running loop still borrows.
             unsafe { (*body.cast::<F>())(index) }
         }
-        Job { tasks, body: std::ptr::from_ref(body).cast(), call: call::<F> }
+        Job { tasks, helpers: usize::MAX, body: std::ptr::from_ref(body).cast(), call: call::<F> }
     }
 
     fn none() -> Job {
@@ -174,15 +203,20 @@ impl Pool {
                 std::thread::Builder::new().name(name).spawn(move || shared.work()).ok()
             })
             .collect();
-        Pool { shared, workers }
+        Pool { shared, workers, running: CacheLine(AtomicUsize::new(0)) }
     }
 
     fn run<F: Fn(usize) + Sync>(&self, tasks: usize, body: &F) {
         let shared = &*self.shared;
+        let others = self.running.0.load(Ordering::Relaxed).saturating_sub(1);
+        let helpers = self.workers.len().saturating_sub(others);
+        if helpers == 0 {
+            return (0..tasks).for_each(body);
+        }
         if shared.busy.compare_exchange(false, true, Ordering::Acquire, Ordering::Relaxed).is_err() {
             return (0..tasks).for_each(body);
         }
-        let job = Job::new(tasks, body);
+        let job = Job { helpers, ..Job::new(tasks, body) };
         shared.open(job);
         shared.take_tasks(job);
         shared.close();
@@ -267,7 +301,9 @@ impl Shared {
             if entered.is_ok() {
                 // SAFETY: inside, so the job stands still until this worker leaves.
                 let job = unsafe { *self.job.get() };
-                self.take_tasks(job);
+                if (state & INSIDE) < job.helpers as u64 {
+                    self.take_tasks(job);
+                }
                 self.state.fetch_sub(1, Ordering::Release);
                 done = state >> NUMBER_SHIFT;
             }
@@ -322,6 +358,18 @@ mod tests {
             seen[i].fetch_add(1, Ordering::Relaxed);
         });
         assert!(seen.iter().all(|count| count.load(Ordering::Relaxed) == 1));
+    }
+
+    #[test]
+    fn many_works_run_on_a_core_each() {
+        let threads = Threads::new(2);
+        let works = [threads.enter(), threads.enter()];
+        let own = std::thread::current().id();
+        for _ in 0..100 {
+            threads.for_each(8, |_| assert_eq!(std::thread::current().id(), own));
+        }
+        drop(works);
+        counts(&threads, 100);
     }
 
     #[test]

@@ -147,6 +147,7 @@ macro_rules! ops {
 }
 
 pub mod arg_reduce;
+pub mod attention;
 pub mod binary;
 pub mod boxes;
 pub mod cast;
@@ -188,6 +189,7 @@ ops! {
     pool::Pool,
     reduce::Reduce,
     softmax::Softmax,
+    attention::Attention,
     shape::Identity, shape::Reshape, shape::Squeeze, shape::ExpandDims, shape::ShapeOf,
     state::ReadState, state::AssignState,
     layout::Transpose, layout::Reverse, layout::ReverseSequence, layout::DepthToSpace, layout::SpaceToDepth, layout::SpaceToBatch,

@@ -104,6 +104,13 @@ fn operations(op: &Op, shapes: &StepShapes) -> u64 {
             let depth = if product.transpose_a { x.iter().rev().nth(1) } else { x.last() };
             2 * elements(y) * depth.copied().unwrap_or(1) as u64
         }
+        Op::Attention(attention) => {
+            let keys = if attention.rows_first[1] { w.get(1) } else { w.get(2) };
+            let (depth, width) = (x.last(), y.last());
+            let rows = x.elements().checked_div(depth.copied().unwrap_or(0)).unwrap_or(0);
+            let per_key = depth.copied().unwrap_or(0) + width.copied().unwrap_or(0);
+            2 * (rows * keys.copied().unwrap_or(0) * per_key) as u64
+        }
         // Every weight meets every row of every step once; x is [steps, batch, features] or [batch, steps, features].
         Op::Recurrent(_) => {
             let rows: usize = x.iter().take(2).product();

@@ -21,6 +21,8 @@ pub struct ModelArguments {
     pub batch: usize,
     /// Shapes of inputs that are made up.
     pub shapes: Vec<GivenShape>,
+    /// The graph runs node by node as it was imported.
+    pub as_imported: bool,
 }
 
 /// `--shape NAME=1,3,224,224`
@@ -129,6 +131,7 @@ impl ModelArguments {
             signature: matches.get_one("signature").cloned(),
             threads: threads.unwrap_or_else(|| thread::available_parallelism().map_or(1, usize::from)),
             batch: matches.get_one("batch").copied().unwrap_or(1),
+            as_imported: matches.get_flag("as_imported"),
             shapes: shapes.map(|shapes| shapes.cloned().collect()).unwrap_or_default(),
         }
     }
@@ -153,6 +156,7 @@ fn model_command(name: &'static str, about: &'static str) -> Command {
         )
         .arg(Arg::new("signature").long("signature").value_name("NAME").help("The signature to run."))
         .arg(count("threads", "0", "Threads; 0 takes every core."))
+        .arg(switch("as_imported", "Run node by node, without simplifying the graph first."))
         .arg(count("batch", "1", "A first dimension that the model leaves open, in inputs that are made up."))
         .arg(
             Arg::new("shape")

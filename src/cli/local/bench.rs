@@ -17,6 +17,9 @@ pub struct Measured {
     pub p99_ms: f64,
     /// The fastest run.
     pub min_ms: f64,
+    /// Mean time that the calling thread had a core for, where Linux tells: what other processes do counts less.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cpu_ms: Option<f64>,
     /// From the path to the end of the first run, which plans and packs weights.
     pub load_ms: f64,
     /// The most memory that the process ever had.
@@ -100,12 +103,15 @@ fn measure(
 ) -> Result<Measured, LocalError> {
     let mut outputs = prepared.outputs.clone();
     let mut times = Vec::with_capacity(iterations);
+    let before = thread_time();
     for _ in 0..iterations {
         outputs.clear();
         let started = Instant::now();
         prepared.run(&mut outputs, &RunOptions::default())?;
         times.push(started.elapsed());
     }
+    let cpu_ms =
+        before.zip(thread_time()).map(|(before, after)| (after - before) as f64 / 1e6 / iterations as f64);
     times.sort();
     let at = |share: f64| {
         let index = ((times.len() as f64 * share) as usize).min(times.len() - 1);
@@ -115,6 +121,7 @@ fn measure(
         median_ms: at(0.5),
         p99_ms: at(0.99),
         min_ms: at(0.0),
+        cpu_ms,
         load_ms: milliseconds(prepared.load_time),
         peak_rss_bytes: peak_memory().unwrap_or(0),
         iterations,
@@ -129,6 +136,12 @@ fn json(measured: &Measured) -> String {
 
 pub(super) fn milliseconds(time: Duration) -> f64 {
     time.as_secs_f64() * 1e3
+}
+
+/// Nanoseconds that this thread had a core for.
+fn thread_time() -> Option<u64> {
+    let text = std::fs::read_to_string("/proc/thread-self/schedstat").ok()?;
+    text.split_whitespace().next()?.parse().ok()
 }
 
 /// The highest resident memory of this process, as Linux counts it.

@@ -137,6 +137,7 @@ mod tests {
             signature: None,
             threads: 1,
             batch: 3,
+            as_imported: false,
             shapes: shapes.collect(),
         }
     }

@@ -41,7 +41,9 @@ impl Prepared {
             let text = format!("the model has no signature \"{name}\"; it has \"{names}\"");
             return Err(LocalError::Misfit(text));
         };
-        let program = Cpu::new(best(), Threads::new(arguments.threads)).compile(signature.graph.clone())?;
+        let cpu = Cpu::new(best(), Threads::new(arguments.threads));
+        let cpu = if arguments.as_imported { cpu.as_imported() } else { cpu };
+        let program = cpu.compile(signature.graph.clone())?;
         let compiled = started.elapsed();
         let (inputs, expected) = inputs(&signature, arguments)?;
         let started = Instant::now();

@@ -1,12 +1,36 @@
-//! Graph to graph: each pass is a small function that keeps the meaning of the outputs.
+//! Graph to graph: each pass is a small file that keeps the meaning of the outputs.
+//!
+//! Importers [`simplify`] what they made. A backend that runs on kernels goes through [`optimize`] when it compiles:
+//! constants are folded, transposes are moved until they meet and vanish, patterns become the operators that they
+//! spell out, and what follows a product or a convolution is computed where it is stored.
 
+mod activations;
+mod affine;
+mod attention;
 mod clean;
+mod edit;
+mod epilogue;
+mod fold;
+mod layer_norm;
+mod layout;
+mod pad;
+mod shapes;
 
 pub use clean::clean;
 
-use super::Graph;
+use super::{Graph, evaluate::Machine};
 
-/// What every importer's graph goes through before it is compiled.
+/// What every importer's graph goes through: the same operators, without those that do nothing.
 pub fn simplify(graph: Graph) -> Graph {
     clean(graph)
+}
+
+/// What a graph goes through before it is planned for kernels.
+pub(super) fn optimize(graph: Graph, machine: &Machine<'_>) -> Graph {
+    let graph = clean(fold::fold_constants(clean(graph), machine));
+    let graph = clean(layer_norm::find_layer_norms(activations::find_activations(graph), machine));
+    let graph = clean(layout::sink_transposes(graph, machine));
+    let graph = clean(attention::find_attention(graph, machine));
+    let graph = pad::fuse_pads(affine::fuse_affine(graph, machine));
+    clean(epilogue::fuse_epilogues(graph, machine))
 }
