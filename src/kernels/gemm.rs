@@ -238,6 +238,24 @@ mod tests {
     }
 
     #[test]
+    fn a_number_of_threads_gives_the_same_bits_every_time() {
+        for kernels in available() {
+            for threads in [Threads::single(), Threads::new(2), Threads::new(3)] {
+                let (m, k, n) = (70, 300, 150);
+                let (a, b) = (random(m * k, 9), random(k * n, 10));
+                let packed = PackedB::pack(kernels, k, n, &b, BLayout::RowMajorKxN, None).unwrap();
+                let run = || {
+                    let mut out = vec![0.0; m * n];
+                    kernels.gemm(&a, k, m, &packed, &mut out, n, &Epilogue::default(), &threads).unwrap();
+                    out
+                };
+                let first = run();
+                assert!((0..50).all(|_| run() == first));
+            }
+        }
+    }
+
+    #[test]
     fn weights_packed_at_run_time_give_the_same() {
         for kernels in available() {
             let (m, k, n) = (11, 13, 37);

@@ -137,8 +137,8 @@ const INSIDE: u64 = OPEN - 1;
 const NUMBER_SHIFT: u32 = 32;
 
 struct Shared {
-    /// Loop number << 32 | open << 31 | workers inside.
-    state: AtomicU64,
+    /// Loop number << 32 | open << 31 | workers inside. On a line of its own: workers spin on it.
+    state: CacheLine<AtomicU64>,
     /// Held by the caller whose loop is running.
     busy: AtomicBool,
     /// The next task to hand out; apart from `state`, so that its traffic does not disturb those who spin.
@@ -186,7 +186,7 @@ impl Job {
 impl Pool {
     fn start(workers: usize) -> Pool {
         let shared = Arc::new(Shared {
-            state: AtomicU64::new(0),
+            state: CacheLine(AtomicU64::new(0)),
             busy: AtomicBool::new(false),
             next: CacheLine(AtomicUsize::new(0)),
             job: UnsafeCell::new(Job::none()),
@@ -250,9 +250,9 @@ impl Shared {
         self.next.0.store(0, Ordering::Relaxed);
         // SAFETY: the loop is closed and nobody is inside, so nobody reads the job.
         unsafe { *self.job.get() = job };
-        let number = (self.state.load(Ordering::Relaxed) >> NUMBER_SHIFT).wrapping_add(1);
+        let number = (self.state.0.load(Ordering::Relaxed) >> NUMBER_SHIFT).wrapping_add(1);
         // SeqCst against `sleep`: either this thread sees the sleeper or the sleeper sees the loop.
-        self.state.store(number << NUMBER_SHIFT | OPEN, Ordering::SeqCst);
+        self.state.0.store(number << NUMBER_SHIFT | OPEN, Ordering::SeqCst);
         if self.sleepers.load(Ordering::SeqCst) > 0 {
             let _guard = self.lock();
             self.wake.notify_all();
@@ -261,9 +261,9 @@ impl Shared {
 
     /// Shuts the door and waits for the workers inside.
     fn close(&self) {
-        self.state.fetch_and(!OPEN, Ordering::AcqRel);
+        self.state.0.fetch_and(!OPEN, Ordering::AcqRel);
         let mut looks = 0u32;
-        while self.state.load(Ordering::Acquire) & INSIDE != 0 {
+        while self.state.0.load(Ordering::Acquire) & INSIDE != 0 {
             looks = looks.wrapping_add(1);
             // A worker that lost its core needs this one, perhaps.
             if looks.is_multiple_of(1024) { std::thread::yield_now() } else { std::hint::spin_loop() }
@@ -297,14 +297,14 @@ impl Shared {
                 return;
             }
             let entered =
-                self.state.compare_exchange_weak(state, state + 1, Ordering::AcqRel, Ordering::Relaxed);
+                self.state.0.compare_exchange_weak(state, state + 1, Ordering::AcqRel, Ordering::Relaxed);
             if entered.is_ok() {
                 // SAFETY: inside, so the job stands still until this worker leaves.
                 let job = unsafe { *self.job.get() };
                 if (state & INSIDE) < job.helpers as u64 {
                     self.take_tasks(job);
                 }
-                self.state.fetch_sub(1, Ordering::Release);
+                self.state.0.fetch_sub(1, Ordering::Release);
                 done = state >> NUMBER_SHIFT;
             }
         }
@@ -316,7 +316,7 @@ impl Shared {
         let since = Instant::now();
         loop {
             for _ in 0..SPINS_PER_CLOCK {
-                let state = self.state.load(Ordering::Acquire);
+                let state = self.state.0.load(Ordering::Acquire);
                 if is_new(state) || self.stop.load(Ordering::Relaxed) {
                     return state;
                 }
@@ -329,7 +329,7 @@ impl Shared {
         let mut guard = self.lock();
         self.sleepers.fetch_add(1, Ordering::SeqCst);
         let state = loop {
-            let state = self.state.load(Ordering::SeqCst);
+            let state = self.state.0.load(Ordering::SeqCst);
             if is_new(state) || self.stop.load(Ordering::SeqCst) {
                 break state;
             }

@@ -165,7 +165,7 @@ pub mod matmul;
 pub mod norm;
 pub mod pad;
 pub mod pool;
-pub mod quant;
+pub mod quantized;
 pub mod recurrent;
 pub mod reduce;
 pub mod resize;
@@ -215,7 +215,7 @@ ops! {
     list::Reserve,
     list::SetItem,
     list::PushBack,
-    quant::Quantize, quant::Dequantize, quant::QuantizedConv, quant::QuantizedMatMul,
+    quantized::QuantizedConv, quantized::QuantizedMatMul,
 }
 
 /// Checks the number of inputs.

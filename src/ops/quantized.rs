@@ -1,35 +1,16 @@
-//! Numbers of 8 bits: between floats and bytes, and convolutions and products that stay in integers.
+//! Convolutions and products of numbers of 8 bits that stay in integers.
 //!
-//! The rules are those of ONNX: `q = saturate(round(x / scale) + zero)` with ties to even. The sums of
-//! [`QuantizedConv`] and [`QuantizedMatMul`] are exact; one factor per output channel,
+//! The rules are those of ONNX: `q = saturate(round(x / scale) + zero)` with ties to even. The sums are exact; one factor per output channel,
 //! `x_scale * w_scale / y_scale`, takes them to the output, as `QLinearConv` and `QLinearMatMul` have it. Weights are
 //! signed with zero point 0, as quantisers make them; weights of u8 with zero point 128 become that by taking
 //! away 128.
 
 use super::{Fact, Inferred, Lower, OpError, Operator, Padding, Step, conv, expect_inputs};
 use crate::{
-    kernels::{Conv2d, ConvPlanI8, OutI8, PackedConvI8, Quantisation, Scale},
+    kernels::{Conv2d, ConvPlanI8, OutI8, PackedConvI8, Quantisation},
     tensor::{DType, Shape, Tensor},
 };
 use serde::{Deserialize, Serialize};
-
-/// `x [..] -> saturate(round(x / scale) + zero)`: inputs x (`F32`), scale (`F32`, one or one per index along the
-/// axis), zero point (`U8` or `I8` as the output, as long as the scale). Scale and zero point must be known
-/// when the model is planned.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Quantize {
-    /// The axis of scales, if there are several; negative from the back.
-    #[serde(default)]
-    pub axis: i64,
-}
-
-/// `x [..] -> (x - zero) * scale`: inputs x (`U8`, `I8` or `I32`), scale, zero point (of x's type) as for [`Quantize`].
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Dequantize {
-    /// The axis of scales, if there are several; negative from the back.
-    #[serde(default)]
-    pub axis: i64,
-}
 
 /// What the sums of a quantised operator become.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
@@ -72,42 +53,6 @@ pub struct QuantizedMatMul {
     pub requantize: Requantize,
 }
 
-/// The scales of an axis: `outer` times one run of `inner` elements per scale.
-struct Scales {
-    outer: usize,
-    inner: usize,
-    scales: Vec<(f32, i32)>,
-}
-
-impl Scales {
-    fn of(axis: i64, inputs: &[Fact]) -> Result<Option<Scales>, OpError> {
-        let (Some(scale), Some(zero)) = (&inputs[1].value, &inputs[2].value) else { return Ok(None) };
-        let (scales, zeros) = (scale.as_slice::<f32>()?, zero.to_i64_vec()?);
-        if scales.len() != zeros.len() {
-            return Err(OpError::invalid("scale and zero point must be equally long"));
-        }
-        let scales: Vec<_> = scales.iter().zip(zeros).map(|(&scale, zero)| (scale, zero as i32)).collect();
-        let x = &inputs[0];
-        if scales.len() == 1 {
-            return Ok(Some(Scales { outer: 1, inner: x.shape.elements(), scales }));
-        }
-        let axis = x.shape.axis(axis).filter(|&axis| x.dims()[axis] == scales.len()).ok_or_else(|| {
-            OpError::invalid(format!("{} scales do not fit axis {axis} of {}", scales.len(), x.shape))
-        })?;
-        let outer = x.dims()[..axis].iter().product();
-        Ok(Some(Scales { outer, inner: x.dims()[axis + 1..].iter().product(), scales }))
-    }
-
-    /// The runs: where each begins, and its scale.
-    fn runs(&self) -> impl Iterator<Item = (usize, (f32, i32))> {
-        let inner = self.inner;
-        let each = self.scales.iter().copied().enumerate();
-        (0..self.outer).flat_map(move |outer| {
-            each.clone().map(move |(index, scale)| ((outer * self.scales.len() + index) * inner, scale))
-        })
-    }
-}
-
 /// The first input whose value is not known.
 fn unknown(inputs: &[Fact]) -> Option<Inferred> {
     let index = (1..inputs.len()).find(|&index| inputs[index].value.is_none())?;
@@ -119,80 +64,6 @@ fn byte_type(what: &str, dtype: DType) -> Result<bool, OpError> {
         DType::U8 => Ok(false),
         DType::I8 => Ok(true),
         other => Err(OpError::unsupported(format!("{what} of {other} is not supported"))),
-    }
-}
-
-impl Operator for Quantize {
-    fn infer(&self, inputs: &[Fact]) -> Result<Inferred, OpError> {
-        expect_inputs(inputs, 3..=3)?;
-        byte_type("Quantize", inputs[2].dtype)?;
-        if inputs[0].dtype != DType::F32 || inputs[1].dtype != DType::F32 {
-            return Err(OpError::unsupported("Quantize needs float numbers and scales"));
-        }
-        if let Some(unknown) = unknown(inputs) {
-            return Ok(unknown);
-        }
-        Scales::of(self.axis, inputs)?;
-        Ok(Inferred::one(inputs[2].dtype, inputs[0].shape.clone()))
-    }
-
-    fn lower(&self, cx: &Lower<'_>) -> Result<Step, OpError> {
-        let signed = byte_type("Quantize", cx.inputs[2].dtype)?;
-        let scales = Scales::of(self.axis, cx.inputs)?.ok_or(OpError::Memory("scales"))?;
-        Ok(Step::arena(move |io| {
-            let (x, out) = (io.input::<f32>(0)?, io.next_output::<u8>()?);
-            let context = io.context();
-            for (at, (scale, zero)) in scales.runs() {
-                let range = at..at + scales.inner;
-                let scale = Scale { signed, scale, zero };
-                context.kernels.quantise(scale, &x[range.clone()], &mut out[range], context.threads)?;
-            }
-            Ok(())
-        }))
-    }
-}
-
-impl Operator for Dequantize {
-    fn infer(&self, inputs: &[Fact]) -> Result<Inferred, OpError> {
-        expect_inputs(inputs, 3..=3)?;
-        if inputs[0].dtype != DType::I32 {
-            byte_type("Dequantize", inputs[0].dtype)?;
-        }
-        if inputs[1].dtype != DType::F32 || inputs[2].dtype != inputs[0].dtype {
-            return Err(OpError::invalid(
-                "Dequantize needs float scales, and zero points of the numbers' type",
-            ));
-        }
-        if let Some(unknown) = unknown(inputs) {
-            return Ok(unknown);
-        }
-        Scales::of(self.axis, inputs)?;
-        Ok(Inferred::one(DType::F32, inputs[0].shape.clone()))
-    }
-
-    fn lower(&self, cx: &Lower<'_>) -> Result<Step, OpError> {
-        let scales = Scales::of(self.axis, cx.inputs)?.ok_or(OpError::Memory("scales"))?;
-        let dtype = cx.inputs[0].dtype;
-        Ok(Step::arena(move |io| {
-            if dtype == DType::I32 {
-                let (x, out) = (io.input::<i32>(0)?, io.next_output::<f32>()?);
-                for (at, (scale, zero)) in scales.runs() {
-                    let range = at..at + scales.inner;
-                    for (out, x) in out[range.clone()].iter_mut().zip(&x[range]) {
-                        *out = x.wrapping_sub(zero) as f32 * scale;
-                    }
-                }
-                return Ok(());
-            }
-            let (x, out) = (io.input::<u8>(0)?, io.next_output::<f32>()?);
-            let context = io.context();
-            for (at, (scale, zero)) in scales.runs() {
-                let range = at..at + scales.inner;
-                let scale = Scale { signed: dtype == DType::I8, scale, zero };
-                context.kernels.dequantise(scale, &x[range.clone()], &mut out[range], context.threads)?;
-            }
-            Ok(())
-        }))
     }
 }
 
@@ -347,30 +218,6 @@ mod tests {
 
     fn tensor<T: crate::tensor::Element>(shape: &[usize], values: &[T]) -> Tensor {
         Tensor::from_slice(shape, values).unwrap()
-    }
-
-    /// The example of ONNX's QuantizeLinear: x / 2 + 128, saturated, ties to even.
-    #[test]
-    fn quantize_and_back() {
-        let x = tensor(&[6], &[0.0f32, 2.0, 3.0, 1000.0, -254.0, -1000.0]);
-        let (scale, zero) = (Tensor::scalar(2.0f32), Tensor::scalar(128u8));
-        let y = run_op(Quantize { axis: 0 }, &[x, scale.clone(), zero.clone()]).unwrap();
-        assert_eq!(y[0].as_slice::<u8>().unwrap(), [128, 129, 130, 255, 1, 0]);
-        let back = run_op(Dequantize { axis: 0 }, &[y[0].clone(), scale, zero]).unwrap();
-        assert_eq!(back[0].as_slice::<f32>().unwrap(), [0.0, 2.0, 4.0, 254.0, -254.0, -256.0]);
-    }
-
-    /// One scale per channel: ONNX's example of an axis.
-    #[test]
-    fn scales_along_an_axis() {
-        let x = tensor(&[2, 3], &[-162.0f32, 10.0, -100.0, 232.0, -20.0, -50.0]);
-        let scales = tensor(&[3], &[2.0f32, 4.0, 5.0]);
-        let zeros = tensor(&[3], &[84u8, 24, 196]);
-        let y = run_op(Quantize { axis: 1 }, &[x, scales.clone(), zeros.clone()]).unwrap();
-        assert_eq!(y[0].as_slice::<u8>().unwrap(), [3, 26, 176, 200, 19, 186]);
-        let x = tensor(&[2, 3], &[3u8, 34, 89, 200, 74, 59]);
-        let y = run_op(Dequantize { axis: 1 }, &[x, scales, zeros]).unwrap();
-        assert_eq!(y[0].as_slice::<f32>().unwrap(), [-162.0, 40.0, -535.0, 232.0, 200.0, -685.0]);
     }
 
     /// By hand: (x - 1) w = [[1, 2], [3, 4]] [[1, -1, 2], [0, 1, 1]] + [0, 10, 0] = [[1, 11, 4], [3, 11, 10]].
