@@ -6,7 +6,14 @@ use crate::{
     ops::{Op, Operator, state::States},
     tensor::{DType, Tensor},
 };
-use std::{collections::BTreeSet, sync::Arc};
+use std::{
+    collections::BTreeSet,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+/// What takes longer while a model is loaded counts as not known.
+const KNOWN_WITHIN: Duration = Duration::from_secs(2);
 
 /// Collects nodes in execution order. Every value is made by exactly one of [`Builder::input`],
 /// [`Builder::constant`] and [`Builder::push`].
@@ -87,7 +94,9 @@ impl Builder {
         };
         let program = Cpu::new(kernels::best(), Threads::single()).compile(Arc::new(graph)).ok()?;
         let mut outputs = Vec::new();
-        program.run(&[], &mut outputs, &RunOptions::default()).ok()?;
+        // A file may hold a loop without an end.
+        let deadline = Some(Instant::now() + KNOWN_WITHIN);
+        program.run(&[], &mut outputs, &RunOptions { deadline, ..RunOptions::default() }).ok()?;
         outputs.pop()
     }
 

@@ -171,6 +171,17 @@ fn overlap(Corners(a): Corners, Corners(b): Corners) -> f32 {
     intersection / (area_a + area_b - intersection)
 }
 
+/// The boxes taken of `[n, 4]` opposite corners by their scores, with the scores, best first.
+pub(crate) fn select(
+    boxes: &[f32],
+    scores: &[f32],
+    most: usize,
+    overlap: f32,
+    least: f32,
+) -> Vec<(usize, f32)> {
+    Search { most, overlap, least, sigma: 0.0 }.run(&corners(boxes, false), scores)
+}
+
 struct Search {
     most: usize,
     overlap: f32,

@@ -1,7 +1,7 @@
 //! Conversion between element types.
 
 use super::{Fact, Inferred, Lower, OpError, Operator, Step, expect_inputs};
-use crate::tensor::{DType, buffer::Plain};
+use crate::tensor::{DType, Shape, Tensor, buffer::Plain};
 use half::{bf16, f16};
 use serde::{Deserialize, Serialize};
 
@@ -49,6 +49,46 @@ impl Operator for Cast {
             _ => None,
         }
         .ok_or_else(unsupported)
+    }
+}
+
+/// The bytes of `x` read as another dtype. Where that is smaller or larger, a last axis of the parts is
+/// added or taken away.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Bitcast {
+    /// The dtype wanted.
+    pub to: DType,
+}
+
+impl Operator for Bitcast {
+    fn infer(&self, inputs: &[Fact]) -> Result<Inferred, OpError> {
+        expect_inputs(inputs, 1..=1)?;
+        let Fact { dtype: from, shape, .. } = &inputs[0];
+        let misfit = || OpError::invalid(format!("Cannot bitcast {from} {shape} to {}", self.to));
+        let (Some(have), Some(want)) = (from.size(), self.to.size()) else { return Err(misfit()) };
+        // Not every byte is a bool.
+        if self.to == DType::Bool {
+            return Err(misfit());
+        }
+        let mut shape: Shape = shape.clone();
+        if have > want {
+            shape.push(have / want);
+        } else if have < want {
+            match shape.last() {
+                Some(&parts) if parts == want / have => drop(shape.remove(shape.len() - 1)),
+                _ => return Err(misfit()),
+            }
+        }
+        Ok(Inferred::one(self.to, shape))
+    }
+
+    fn lower(&self, cx: &Lower<'_>) -> Result<Step, OpError> {
+        let (to, shape) = (self.to, cx.outputs[0].shape.clone());
+        Ok(Step::tensors(move |inputs, _| {
+            let [x] = inputs else { return Err(OpError::Memory("a bitcast")) };
+            let bytes = crate::tensor::Buffer::copy_of(x.as_bytes())?;
+            Ok(vec![Tensor::from_buffer(to, shape.clone(), bytes)?])
+        }))
     }
 }
 

@@ -115,6 +115,24 @@ impl If {
     }
 }
 
+/// Input 1 where input 0 holds, else input 2; they may differ in shape. Both have been computed.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Choose;
+
+impl Operator for Choose {
+    fn infer(&self, inputs: &[Fact]) -> Result<Inferred, OpError> {
+        expect_inputs(inputs, 3..=3)?;
+        Ok(Inferred::AtRun)
+    }
+
+    fn lower(&self, _: &Lower<'_>) -> Result<Step, OpError> {
+        Ok(Step::tensors(|inputs, _| match inputs {
+            [condition, a, b] => Ok(vec![if truth(condition)? { a.clone() } else { b.clone() }]),
+            _ => Err(OpError::Memory("a choice")),
+        }))
+    }
+}
+
 /// TensorFlow's rule: a number that is not 0, a string that is not empty, a tensor with an element.
 fn truth(condition: &Tensor) -> Result<bool, OpError> {
     if condition.shape().is_empty() {

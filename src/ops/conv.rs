@@ -1,14 +1,16 @@
-//! Convolution over one or two spatial dimensions, channels last.
+//! Convolution over one to three spatial dimensions, channels last.
 
-use super::{Fact, Fused, Inferred, Lower, OpError, Operator, Padding, Step, expect_inputs, window::Axis};
+use super::{
+    Fact, Fused, Inferred, Lower, OpError, Operator, Padding, Step, expect_inputs, volume, window::Axis,
+};
 use crate::{
     kernels::{Conv2d, ConvPlan, PackedConv},
     tensor::{DType, Shape, Tensor},
 };
 use serde::{Deserialize, Serialize};
 
-/// `x [n, spatial.., c] * w [spatial.., c / groups, o] (+ bias [o]) (+ residual)`. `F32`; up to two
-/// spatial dimensions.
+/// `x [n, spatial.., c] * w [spatial.., c / groups, o] (+ bias [o]) (+ residual)`. `F32`; up to
+/// three spatial dimensions.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Conv {
     /// Distance of windows, per spatial dimension; empty means 1.
@@ -35,13 +37,21 @@ fn one() -> usize {
 impl Conv {
     /// The kernel's geometry and the output's shape.
     pub(super) fn geometry(&self, inputs: &[Fact]) -> Result<(Conv2d, Shape), OpError> {
+        match self.any_geometry(inputs)? {
+            (Geometry::Image(conv), shape) => Ok((conv, shape)),
+            (Geometry::Volume(..), _) => Err(misfit(&inputs[0], &inputs[1])),
+        }
+    }
+
+    /// The same, volumes included.
+    fn any_geometry(&self, inputs: &[Fact]) -> Result<(Geometry, Shape), OpError> {
         let [x, w] = [&inputs[0], &inputs[1]];
         let (&[batch, ref spatial @ .., channels], &[ref window @ .., depth, out_channels]) =
             (x.dims(), w.dims())
         else {
             return Err(misfit(x, w));
         };
-        if spatial.len() != window.len() || !(1..=2).contains(&spatial.len()) {
+        if spatial.len() != window.len() || !(1..=3).contains(&spatial.len()) {
             return Err(misfit(x, w));
         }
         let groups = match self.groups {
@@ -61,7 +71,7 @@ impl Conv {
         let (height, width) = match axes.as_slice() {
             [width] => (flat, *width),
             [height, width] => (*height, *width),
-            _ => return Err(misfit(x, w)),
+            axes => return Ok((Geometry::Volume(volume::axes(axes)?, groups), shape)),
         };
         let conv = Conv2d {
             batch,
@@ -80,8 +90,15 @@ impl Conv {
             groups,
         };
         conv.check()?;
-        Ok((conv, shape))
+        Ok((Geometry::Image(conv), shape))
     }
+}
+
+/// What is convolved.
+enum Geometry {
+    Image(Conv2d),
+    /// Three spatial dimensions, and the number of groups.
+    Volume(volume::Axes, usize),
 }
 
 fn misfit(x: &Fact, w: &Fact) -> OpError {
@@ -98,7 +115,7 @@ impl Operator for Conv {
         if let Some(other) = inputs.iter().find(|fact| fact.dtype != DType::F32) {
             return Err(OpError::unsupported(format!("Conv of {} is not supported", other.dtype)));
         }
-        let (_, shape) = self.geometry(inputs)?;
+        let (_, shape) = self.any_geometry(inputs)?;
         let output = Fact::new(DType::F32, shape);
         self.fused.check(inputs, &output)?;
         Ok(Inferred::Facts(vec![output]))
@@ -106,7 +123,10 @@ impl Operator for Conv {
 
     fn lower(&self, cx: &Lower<'_>) -> Result<Step, OpError> {
         let fused = self.fused;
-        let (conv, _) = self.geometry(cx.inputs)?;
+        let conv = match self.any_geometry(cx.inputs)? {
+            (Geometry::Image(conv), _) => conv,
+            (Geometry::Volume(axes, groups), _) => return volume::conv(cx, axes, groups, fused),
+        };
         let bias_input = fused.bias_input();
         let pack = move |weights: &[f32], bias: Option<&[f32]>, kernels| {
             Ok::<_, OpError>(PackedConv::pack(kernels, &conv, weights, bias)?)

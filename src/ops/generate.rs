@@ -4,7 +4,7 @@
 use super::{
     Fact, Inferred, Lower, OpError, Operator, Step,
     elements::{Elements, Move, moving},
-    expect_inputs, with_element,
+    expect_inputs, known_integers, with_element,
 };
 use crate::{
     kernels::Number,
@@ -278,6 +278,36 @@ pub struct Size {
 pub struct Rank {
     /// `I32` or `I64`.
     pub dtype: DType,
+}
+
+/// The shape that two shapes broadcast to; vectors of `I32` or `I64`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct BroadcastShapes;
+
+impl Operator for BroadcastShapes {
+    fn infer(&self, inputs: &[Fact]) -> Result<Inferred, OpError> {
+        expect_inputs(inputs, 2..=2)?;
+        let (a, b) = (known_integers!(inputs, 0), known_integers!(inputs, 1));
+        let rank = a.len().max(b.len());
+        let at =
+            |dims: &[i64], axis: usize| (axis + dims.len()).checked_sub(rank).map_or(1, |axis| dims[axis]);
+        let dims = (0..rank).map(|axis| match (at(&a, axis), at(&b, axis)) {
+            (1, dim) | (dim, 1) => Ok(dim),
+            (x, y) if x == y => Ok(x),
+            _ => Err(OpError::invalid(format!("shapes {a:?} and {b:?} do not broadcast"))),
+        });
+        let dims = dims.collect::<Result<Vec<i64>, _>>()?;
+        Ok(Inferred::known(match inputs[0].dtype {
+            DType::I32 => {
+                Tensor::from_slice([rank], &dims.iter().map(|&dim| dim as i32).collect::<Vec<_>>())?
+            }
+            _ => Tensor::from_slice([rank], &dims)?,
+        }))
+    }
+
+    fn lower(&self, _: &Lower<'_>) -> Result<Step, OpError> {
+        Err(OpError::Memory("a shape, which is known while planning"))
+    }
 }
 
 fn count(dtype: DType, count: usize) -> Inferred {

@@ -98,6 +98,85 @@ impl Operator for Reverse {
     }
 }
 
+/// `x` with the elements moved on along some axes; what leaves at the end comes in at the start.
+/// Input 1 tells how far, one number per axis.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Roll {
+    /// The axes; negative from the back. One may stand twice.
+    pub axes: Vec<i64>,
+}
+
+impl Operator for Roll {
+    fn infer(&self, inputs: &[Fact]) -> Result<Inferred, OpError> {
+        expect_inputs(inputs, 2..=2)?;
+        let shifts = known_integers!(inputs, 1);
+        if shifts.len() != self.axes.len() {
+            return Err(OpError::invalid("shift and axis must have the same size"));
+        }
+        for &axis in &self.axes {
+            axis_of(&inputs[0].shape, axis)?;
+        }
+        Ok(Inferred::one(inputs[0].dtype, inputs[0].shape.clone()))
+    }
+
+    fn lower(&self, cx: &Lower<'_>) -> Result<Step, OpError> {
+        let from = &cx.inputs[0].shape;
+        let mut moved = vec![0i64; from.len()];
+        for (&axis, shift) in self.axes.iter().zip(planned_integers(cx.inputs, 1)?) {
+            let axis = axis_of(from, axis)?;
+            moved[axis] =
+                (moved[axis] + shift % from[axis].max(1) as i64).rem_euclid(from[axis].max(1) as i64);
+        }
+        let axes = from.iter().zip(row_major(from)).zip(moved).map(|((&len, stride), shift)| match shift {
+            0 => Ok(Axis::Stride { len, stride }),
+            _ => Axis::listed(len, |position| ((position + len - shift as usize) % len) as isize * stride),
+        });
+        Mapping::new(0, axes.collect::<Result<_, _>>()?, from.elements())?.lower(cx)
+    }
+}
+
+/// The diagonal of matrices `[.., m, n]`, as the last axis.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Diagonal {
+    /// Above the main diagonal when positive, below when negative.
+    pub offset: i64,
+}
+
+impl Diagonal {
+    /// Row and column of the first element, and the length.
+    fn place(&self, x: &Fact) -> Result<(usize, usize, usize), OpError> {
+        let (&[.., rows, columns], Ok(away)) = (x.dims(), usize::try_from(self.offset.unsigned_abs())) else {
+            return Err(OpError::invalid(format!("a diagonal needs a matrix, but the input is {}", x.shape)));
+        };
+        let (row, column) = if self.offset < 0 { (away, 0) } else { (0, away) };
+        match row <= rows && column <= columns {
+            true => Ok((row, column, (rows - row).min(columns - column))),
+            false => Err(OpError::invalid(format!("diagonal {} is outside of {}", self.offset, x.shape))),
+        }
+    }
+}
+
+impl Operator for Diagonal {
+    fn infer(&self, inputs: &[Fact]) -> Result<Inferred, OpError> {
+        expect_inputs(inputs, 1..=1)?;
+        let (_, _, length) = self.place(&inputs[0])?;
+        let outer = &inputs[0].dims()[..inputs[0].rank() - 2];
+        let shape: Shape = outer.iter().copied().chain([length]).collect();
+        Ok(Inferred::one(inputs[0].dtype, shape))
+    }
+
+    fn lower(&self, cx: &Lower<'_>) -> Result<Step, OpError> {
+        let from = &cx.inputs[0].shape;
+        let (row, column, length) = self.place(&cx.inputs[0])?;
+        let strides = row_major(from);
+        let [outer @ .., step, _] = strides.as_slice() else { return Err(OpError::Memory("a diagonal")) };
+        let mut axes: Vec<Axis> =
+            from.iter().zip(outer).map(|(&len, &stride)| Axis::Stride { len, stride }).collect();
+        axes.push(Axis::Stride { len: length, stride: step + 1 });
+        Mapping::new(row as isize * step + column as isize, axes, from.elements())?.lower(cx)
+    }
+}
+
 /// `x` with the first `lengths[b]` (input 1, `int32` or `int64`) elements along one axis in reversed
 /// order, for each position `b` along another axis.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

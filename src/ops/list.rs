@@ -1,7 +1,7 @@
 //! TensorFlow's lists of tensors, as stacks: `[length, element..]`. Elements whose shape is not
 //! known yet have no size, `[length, 0]`, until the first of them is set.
 
-use super::{Fact, Inferred, Lower, OpError, Operator, Step, expect_inputs};
+use super::{Fact, Inferred, Lower, OpError, Operator, Step, bounded, expect_inputs};
 use crate::tensor::{Buffer, DType, Shape, Tensor};
 use serde::{Deserialize, Serialize};
 
@@ -38,8 +38,12 @@ impl Operator for Reserve {
 }
 
 /// Input 0, a list, with the element at input 1 replaced by input 2.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct SetItem;
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct SetItem {
+    /// The list grows to a place beyond its end.
+    pub grow: bool,
+}
 
 impl Operator for SetItem {
     fn infer(&self, inputs: &[Fact]) -> Result<Inferred, OpError> {
@@ -48,11 +52,17 @@ impl Operator for SetItem {
     }
 
     fn lower(&self, _: &Lower<'_>) -> Result<Step, OpError> {
-        Ok(Step::tensors(|inputs, _| {
+        let grow = self.grow;
+        Ok(Step::tensors(move |inputs, _| {
             let [list, index, item] = inputs else { return Err(OpError::Memory("a list")) };
-            let length = list.shape().first().copied().unwrap_or(0);
+            let mut length = list.shape().first().copied().unwrap_or(0);
             let index = index.to_i64_vec()?.first().copied().unwrap_or(-1);
-            let place = usize::try_from(index).ok().filter(|&place| place < length).ok_or_else(|| {
+            let place = usize::try_from(index).ok();
+            if let Some(place) = place.filter(|&place| grow && place >= length) {
+                bounded((place + 1).checked_mul(item.len().max(1)))?;
+                length = place + 1;
+            }
+            let place = place.filter(|&place| place < length).ok_or_else(|| {
                 OpError::invalid(format!(
                     "Trying to modify element {index} in a list with {length} elements."
                 ))
@@ -126,14 +136,16 @@ mod tests {
         let list = run_op(Reserve { dtype: DType::F32 }, &[unknown, Tensor::scalar(2i32)]).unwrap().remove(0);
         assert_eq!(list.shape().to_vec(), [2, 0]);
         let item = Tensor::from_slice([2], &[1.0f32, 2.0]).unwrap();
-        let list = run_op(SetItem, &[list, Tensor::scalar(1i32), item.clone()]).unwrap().remove(0);
+        let list = run_op(SetItem::default(), &[list, Tensor::scalar(1i32), item.clone()]).unwrap().remove(0);
         assert_eq!(list.as_slice::<f32>().unwrap(), [0.0, 0.0, 1.0, 2.0]);
         let list = run_op(PushBack, &[list, item]).unwrap().remove(0);
         assert_eq!(list.shape().to_vec(), [3, 2]);
         assert_eq!(list.as_slice::<f32>().unwrap(), [0.0, 0.0, 1.0, 2.0, 1.0, 2.0]);
         let other = Tensor::from_slice([1], &[1.0f32]).unwrap();
-        assert!(run_op(SetItem, &[list.clone(), Tensor::scalar(0i32), other.clone()]).is_err());
-        assert!(run_op(SetItem, &[list, Tensor::scalar(3i32), other]).is_err());
+        assert!(run_op(SetItem::default(), &[list.clone(), Tensor::scalar(0i32), other.clone()]).is_err());
+        let grown = [list.clone(), Tensor::scalar(4i32), Tensor::from_slice([2], &[7.0f32, 8.0]).unwrap()];
+        assert_eq!(run_op(SetItem { grow: true }, &grown).unwrap()[0].shape().to_vec(), [5, 2]);
+        assert!(run_op(SetItem::default(), &[list, Tensor::scalar(3i32), other]).is_err());
     }
 
     #[test]

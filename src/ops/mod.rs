@@ -153,6 +153,9 @@ pub mod boxes;
 pub mod cast;
 pub mod control;
 pub mod conv;
+pub mod conv_transpose;
+pub mod cumulative;
+pub mod detection;
 pub mod example;
 pub mod gather;
 pub mod generate;
@@ -170,21 +173,25 @@ pub mod recurrent;
 pub mod reduce;
 pub mod resize;
 pub mod scatter;
+pub mod segment;
 pub mod shape;
 pub mod slice;
 pub mod softmax;
+pub mod sparse;
+pub mod spectrum;
 pub mod state;
 pub mod text;
 pub mod top_k;
 pub mod unary;
 pub mod unique;
+mod volume;
 pub mod window;
 
 ops! {
     unary::Unary,
     binary::Binary, binary::Compare, binary::Logical, binary::Not, binary::Select,
-    cast::Cast,
-    conv::Conv,
+    cast::Cast, cast::Bitcast,
+    conv::Conv, conv_transpose::ConvTranspose,
     matmul::MatMul,
     pool::Pool,
     reduce::Reduce,
@@ -192,7 +199,7 @@ ops! {
     attention::Attention,
     shape::Identity, shape::Reshape, shape::Squeeze, shape::ExpandDims, shape::ShapeOf,
     state::ReadState, state::AssignState,
-    layout::Transpose, layout::Reverse, layout::ReverseSequence, layout::DepthToSpace, layout::SpaceToDepth, layout::SpaceToBatch,
+    layout::Transpose, layout::Reverse, layout::ReverseSequence, layout::Roll, layout::Diagonal, layout::DepthToSpace, layout::SpaceToDepth, layout::SpaceToBatch,
     layout::BatchToSpace,
     join::Concat, join::Split, join::Tile, join::BroadcastTo,
     slice::StridedSlice, slice::Slice, slice::SliceSize,
@@ -200,7 +207,7 @@ ops! {
     scatter::ScatterNd, scatter::ScatterElements,
     pad::Pad,
     generate::Range, generate::NonZero, generate::EyeLike, generate::Trilu, generate::MatrixBandPart,
-    generate::Size, generate::Rank,
+    generate::Size, generate::Rank, generate::BroadcastShapes,
     example::ParseExample,
     top_k::TopK, boxes::NonMaxSuppression, boxes::SelectBoxes, unique::Unique,
     resize::Resize,
@@ -208,14 +215,29 @@ ops! {
     text::MapStrings, text::StringJoin, text::ReduceJoin, text::StringSplit, text::Substr, text::StringEqual,
     text::AsString,
     lookup::Lookup,
-    control::If, control::While, control::Loop, control::Scan,
+    control::If, control::Choose, control::While, control::Loop, control::Scan,
     recurrent::Recurrent,
-    arg_reduce::ArgReduce,
+    arg_reduce::ArgReduce, cumulative::Cumulative,
+    segment::Segment, segment::Bincount, segment::SearchSorted,
+    sparse::FillEmptyRows, sparse::ReshapeIndices, sparse::RaggedToDense, sparse::Ngrams, sparse::Partition, sparse::Stitch,
+    detection::CropAndResize, detection::SelectBoxesByClass, detection::Patches,
+    spectrum::RealFourier, spectrum::FromComplex, spectrum::ToComplex, spectrum::AudioSpectrogram, spectrum::Mfcc,
+    spectrum::DecodeWav, spectrum::DecodeRaw,
     image::DecodeImage,
     list::Reserve,
     list::SetItem,
     list::PushBack,
     quantized::QuantizedConv, quantized::QuantizedMatMul,
+}
+
+/// Elements that an operator may make out of numbers in its inputs: a few bytes can ask for any amount.
+const MAX_ASKED_FOR: usize = 1 << 28;
+
+/// `elements`, unless a hostile input has asked for more than any model needs.
+pub(crate) fn bounded(elements: Option<usize>) -> Result<usize, OpError> {
+    elements
+        .filter(|&elements| elements <= MAX_ASKED_FOR)
+        .ok_or_else(|| OpError::invalid(format!("the inputs ask for more than {MAX_ASKED_FOR} elements")))
 }
 
 /// Checks the number of inputs.

@@ -1,6 +1,6 @@
 //! Maximum and average over windows, channels last.
 
-use super::{Fact, Inferred, Lower, OpError, Operator, Padding, Step, expect_inputs, window::Axis};
+use super::{Fact, Inferred, Lower, OpError, Operator, Padding, Step, expect_inputs, volume, window::Axis};
 use crate::{
     kernels::{Pool as Kind, Pool2d},
     tensor::{DType, Shape},
@@ -19,7 +19,7 @@ pub enum PoolKind {
     },
 }
 
-/// Pools `x [n, spatial.., c]`, `F32`, over one or two spatial dimensions.
+/// Pools `x [n, spatial.., c]`, `F32`, over one to three spatial dimensions.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Pool {
     /// What a window becomes.
@@ -40,7 +40,7 @@ pub struct Pool {
 }
 
 impl Pool {
-    fn geometry(&self, x: &Fact) -> Result<(Pool2d, Shape), OpError> {
+    fn geometry(&self, x: &Fact) -> Result<(Geometry, Shape), OpError> {
         let &[batch, ref spatial @ .., channels] = x.dims() else { return Err(misfit(x)) };
         let axes = self.padding.axes(spatial, &self.window, &self.strides, &self.dilations, self.ceil)?;
         let mut shape = Shape::from([batch]);
@@ -50,6 +50,7 @@ impl Pool {
         let (height, width) = match axes.as_slice() {
             [width] => (flat, *width),
             [height, width] => (*height, *width),
+            [_, _, _] => return Ok((Geometry::Volume(volume::axes(&axes)?), shape)),
             _ => return Err(misfit(x)),
         };
         let pool = Pool2d {
@@ -69,13 +70,18 @@ impl Pool {
             count_include_pad: self.kind == PoolKind::Average { count_include_pad: true },
         };
         pool.check()?;
-        Ok((pool, shape))
+        Ok((Geometry::Image(pool), shape))
     }
+}
+
+enum Geometry {
+    Image(Pool2d),
+    Volume(volume::Axes),
 }
 
 fn misfit(x: &Fact) -> OpError {
     OpError::invalid(format!(
-        "pooling needs an input [batch, spatial.., channels] of one or two spatial dimensions, but it is {}",
+        "pooling needs an input [batch, spatial.., channels] of one to three spatial dimensions, but it is {}",
         x.shape
     ))
 }
@@ -92,7 +98,13 @@ impl Operator for Pool {
     }
 
     fn lower(&self, cx: &Lower<'_>) -> Result<Step, OpError> {
-        let (pool, _) = self.geometry(&cx.inputs[0])?;
+        let pool = match self.geometry(&cx.inputs[0])? {
+            (Geometry::Image(pool), _) => pool,
+            (Geometry::Volume(axes), _) => {
+                let counted = self.kind == PoolKind::Average { count_include_pad: true };
+                return volume::pool(&cx.inputs[0], axes, self.kind == PoolKind::Max, counted);
+            }
+        };
         let kind = match self.kind {
             PoolKind::Max => Kind::Max,
             PoolKind::Average { .. } => Kind::Average,

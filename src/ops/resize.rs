@@ -15,6 +15,9 @@ use crate::{
 };
 use serde::{Deserialize, Serialize};
 
+/// Entries of TensorFlow's table of cubic weights (image_resizer_state.h, `kTableSize`).
+const STEPS: f32 = 1024.0;
+
 /// How values between positions are made.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub enum ResizeMode {
@@ -29,6 +32,15 @@ pub enum ResizeMode {
         /// Positions outside count for nothing instead of repeating the edge.
         exclude_outside: bool,
     },
+    /// The same with weights of the nearest of 1024 steps, as TensorFlow's table has them; `float`.
+    CubicSteps {
+        /// The slope parameter, -0.75 or -0.5.
+        a: f32,
+        /// Positions outside count for nothing instead of repeating the edge.
+        exclude_outside: bool,
+    },
+    /// The mean over the source area that the output position covers; `float`.
+    Area,
 }
 
 /// Which position is the nearest.
@@ -210,7 +222,8 @@ impl Taps {
         let count = match mode {
             ResizeMode::Nearest(_) => 1,
             ResizeMode::Linear => 2,
-            ResizeMode::Cubic { .. } => 4,
+            ResizeMode::Cubic { .. } | ResizeMode::CubicSteps { .. } => 4,
+            ResizeMode::Area => (source(1) - source(0)).ceil().max(1.0) as usize + 1,
         };
         let mut taps = Self { count, indices: Vec::new(), weights: Vec::new() };
         let total = to.saturating_mul(count);
@@ -232,7 +245,17 @@ impl Taps {
             }
             let (first, t) = (x.floor(), x - x.floor());
             match mode {
-                ResizeMode::Cubic { a, exclude_outside } => {
+                ResizeMode::Area => {
+                    let (end, length) = (source(position + 1), source(position + 1) - x);
+                    for step in 0..count {
+                        let at = first + step as f32;
+                        let covered = ((at + 1.0).min(end) - at.max(x)).max(0.0);
+                        taps.push(at.clamp(0.0, edge), covered / length);
+                    }
+                }
+                ResizeMode::Cubic { a, exclude_outside } | ResizeMode::CubicSteps { a, exclude_outside } => {
+                    let steps = matches!(mode, ResizeMode::CubicSteps { .. });
+                    let t = if steps { (t * STEPS).round() / STEPS } else { t };
                     let mut weights = cubic(a, t);
                     let places = [-1.0, 0.0, 1.0, 2.0].map(|step| first + step);
                     if exclude_outside {

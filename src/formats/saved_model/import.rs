@@ -6,7 +6,7 @@
 //! Nodes reached through control edges only are imported when they have an effect.
 
 use super::{
-    functions::{Library, MAIN, Reference},
+    functions::{Body, Library, MAIN, Reference},
     model::Model,
     node::Attributes,
     ops,
@@ -42,6 +42,8 @@ pub(super) enum Value {
     Assigned { variable: usize, value: ValueId },
     /// A lookup table.
     Table(usize),
+    /// The handle of a list of TensorFlow 1, whose contents its flow carries.
+    Array,
     /// Made by an operator that is not known, or from one.
     Missing,
 }
@@ -92,11 +94,13 @@ pub(super) struct Node<'n> {
     pub(super) attributes: Attributes<'n>,
     /// Name with the calls that lead to it.
     pub(super) path: String,
+    pub(super) place: Place,
+    /// Empty where the row asks for its inputs itself.
     pub(super) inputs: Vec<Value>,
 }
 
-/// A node in one of the inlined bodies.
-type Place = (usize, usize);
+/// A node in one of the inlined bodies: the number of the inlining, and the node's in the body.
+pub(super) type Place = (usize, usize);
 
 /// One inlining of a body.
 struct Scope {
@@ -154,8 +158,13 @@ pub(super) struct Import<'a, 'm> {
     calls: HashMap<Place, usize>,
     visits: HashMap<Place, Visit>,
     outputs: HashMap<Place, Vec<Value>>,
-    feeds: HashMap<(usize, usize), Value>,
+    /// Values that stand for an output of a node in an inlined body.
+    feeds: HashMap<(usize, usize, usize), Value>,
+    /// Loops of TensorFlow 1 by their condition: the loop variables' last values.
+    pub(super) frames: HashMap<Place, Vec<Value>>,
     read: HashMap<usize, ValueId>,
+    /// Element types of lists of tensors: what passes them on calls them variants or floats.
+    pub(super) lists: HashMap<ValueId, DType>,
     imported: usize,
     nesting: usize,
 }
@@ -180,7 +189,9 @@ impl<'a, 'm> Import<'a, 'm> {
             visits: HashMap::new(),
             outputs: HashMap::new(),
             feeds: HashMap::new(),
+            frames: HashMap::new(),
             read: HashMap::new(),
+            lists: HashMap::new(),
             imported: 0,
             nesting: 0,
         }
@@ -189,7 +200,7 @@ impl<'a, 'm> Import<'a, 'm> {
     /// Makes a tensor of the main graph, as in `x:0`, an input.
     pub(super) fn feed(&mut self, tensor: &'a str, value: Value) -> Result<(), FormatError> {
         let (node, output) = self.main_tensor(tensor)?;
-        self.feeds.insert((node, output), value);
+        self.feeds.insert((0, node, output), value);
         Ok(())
     }
 
@@ -273,11 +284,54 @@ impl<'a, 'm> Import<'a, 'm> {
     pub(super) fn within<T>(&mut self, build: impl FnOnce(&mut Self) -> T) -> (T, Builder) {
         let outer = std::mem::take(&mut self.b);
         let read = std::mem::take(&mut self.read);
+        let lists = std::mem::take(&mut self.lists);
         self.b.set_states(self.model.states.clone());
         self.b.set_scope(outer.scope());
         let result = build(self);
-        self.read = read;
+        (self.read, self.lists) = (read, lists);
         (result, std::mem::replace(&mut self.b, outer))
+    }
+
+    /// The body that an inlining is of.
+    pub(super) fn body(&self, scope: usize) -> &'a Body<'a> {
+        self.library.body(self.scopes[scope].body)
+    }
+
+    /// Imports a data input of a node.
+    pub(super) fn fetch_input(&mut self, (scope, node): Place, input: usize) -> Result<Value, FormatError> {
+        let def = self.def((scope, node));
+        let name = def.input.iter().filter(|input| !input.starts_with('^')).nth(input);
+        let name = name.ok_or_else(|| FormatError::node(&def.name, format!("input {input} is missing")))?;
+        if self.nesting >= MAX_DEPTH {
+            return Err(FormatError::node(&def.name, "branches and loops are nested too deeply"));
+        }
+        let mut work = Vec::new();
+        let resolved = self.resolve(scope, name, &mut work)?;
+        if let Resolved::Output(place, _) = &resolved {
+            work.insert(0, Work::Value(*place));
+        }
+        self.nesting += 1;
+        let walked = self.walk(work);
+        self.nesting -= 1;
+        walked?;
+        Ok(self.value(resolved))
+    }
+
+    /// Imports anew what `build` asks for, with these values in the place of outputs.
+    pub(super) fn isolated<T>(
+        &mut self,
+        feeds: Vec<((usize, usize, usize), Value)>,
+        build: impl FnOnce(&mut Self) -> T,
+    ) -> T {
+        let outputs = std::mem::take(&mut self.outputs);
+        let visits = std::mem::take(&mut self.visits);
+        let frames = std::mem::take(&mut self.frames);
+        let before = self.feeds.clone();
+        self.feeds.extend(feeds);
+        let result = build(self);
+        self.feeds = before;
+        (self.outputs, self.visits, self.frames) = (outputs, visits, frames);
+        result
     }
 
     /// Imports a graph's nodes: the work last in the list comes first.
@@ -302,7 +356,9 @@ impl<'a, 'm> Import<'a, 'm> {
                         ));
                     }
                     stack.push(Work::Finish(place));
-                    self.push_inputs(place, Work::Value, &mut stack)?;
+                    if !ops::is_lazy(&self.def(place).op) {
+                        self.push_inputs(place, Work::Value, &mut stack)?;
+                    }
                 }
                 Work::Effect(place) => {
                     let visit = self.visits.entry(place).or_default();
@@ -409,9 +465,7 @@ impl<'a, 'm> Import<'a, 'm> {
                 },
                 Reference::Node { node, argument, index } => {
                     let output = body.output(library, node, argument, index).ok_or_else(undefined)?;
-                    if body.name.is_empty()
-                        && let Some(value) = self.feeds.get(&(node, output))
-                    {
+                    if let Some(value) = self.feeds.get(&(scope, node, output)) {
                         return Ok(Resolved::Value(value.clone()));
                     }
                     if !self.is_call((scope, node)) {
@@ -497,7 +551,7 @@ impl<'a, 'm> Import<'a, 'm> {
         let path = self.path(place);
         check_device(def)?;
         let mut inputs = Vec::new();
-        if !ops::is_ignored(&def.op) {
+        if !ops::is_ignored(&def.op) && !ops::is_lazy(&def.op) {
             let mut entered = Vec::new();
             for input in def.input.iter().filter(|input| !input.starts_with('^')) {
                 let resolved = self.resolve(scope, input, &mut entered)?;
@@ -515,7 +569,7 @@ impl<'a, 'm> Import<'a, 'm> {
         if let Some(asset) = asset {
             return Ok(vec![Value::Tensor(self.b.constant(asset))]);
         }
-        let node = Node { def, attributes: Attributes(def), path, inputs };
+        let node = Node { def, attributes: Attributes(def), path, place, inputs };
         match row(self, &node) {
             Ok(outputs) => Ok(outputs),
             Err(Stop::Missing) => Ok(Vec::new()),
@@ -601,7 +655,9 @@ impl Node<'_> {
         match *self.value(index)? {
             Value::Tensor(value) | Value::Assigned { value, .. } => Ok(value),
             Value::Variable(variable) => import.read(variable),
-            Value::Table(_) => Err(format!("input {index} is a table, expected a tensor").into()),
+            Value::Table(_) | Value::Array => {
+                Err(format!("input {index} is a handle, expected a tensor").into())
+            }
             Value::Missing => Err(Stop::Missing),
         }
     }

@@ -12,7 +12,7 @@ use crate::{
     kernels::{self, Threads},
     ops::state::States,
     proto::tensorflow::{
-        MetaGraphDef, SavedModel, SignatureDef, TensorInfo as TensorInfoProto, collection_def,
+        AssetFileDef, MetaGraphDef, SavedModel, SignatureDef, TensorInfo as TensorInfoProto, collection_def,
         tensor_info::Encoding,
     },
     tensor::{Buffer, Bytes, Shape, Tensor},
@@ -27,6 +27,7 @@ use std::{
 /// Signatures of this prefix are TensorFlow's own; they are not callable.
 const INTERNAL: &str = "__saved_model_";
 const INIT_SIGNATURE: &str = "__saved_model_init_op";
+const ASSETS: &str = "saved_model_assets";
 
 /// Loads the SavedModel whose `saved_model.pb` stands in `directory`.
 pub(in crate::formats) fn load(directory: &Path, options: &LoadOptions) -> Result<LoadedModel, FormatError> {
@@ -39,7 +40,7 @@ pub(in crate::formats) fn load(directory: &Path, options: &LoadOptions) -> Resul
     let empty = Default::default();
     let library = Library::new(meta.graph_def.as_ref().unwrap_or(&empty))?;
     let mut model = Model::new(directory)?;
-    for asset in &meta.asset_file_def {
+    for asset in &assets(meta) {
         if let Some(tensor) = asset.tensor_info.as_ref().and_then(tensor_name) {
             model.add_asset(tensor, &asset.filename)?;
         }
@@ -55,6 +56,19 @@ pub(in crate::formats) fn load(directory: &Path, options: &LoadOptions) -> Resul
         signatures,
         definitions: meta.signature_def.clone(),
     })
+}
+
+/// The meta graph's assets: a field, or in exports of TensorFlow 1 a collection of packed messages.
+fn assets(meta: &MetaGraphDef) -> Vec<AssetFileDef> {
+    if !meta.asset_file_def.is_empty() {
+        return meta.asset_file_def.clone();
+    }
+    match meta.collection_def.get(ASSETS).and_then(|collection| collection.kind.as_ref()) {
+        Some(collection_def::Kind::AnyList(list)) => {
+            list.value.iter().filter_map(|any| AssetFileDef::decode(&any.value[..]).ok()).collect()
+        }
+        _ => Vec::new(),
+    }
 }
 
 struct Mapped(Buffer);
@@ -268,7 +282,9 @@ fn signature(
             Value::Variable(variable) => Some(import.read(variable).map_err(|stop| stop.at(tensor))?),
             Value::Missing if !import.missing.0.is_empty() => None,
             Value::Missing => return Err(FormatError::node(tensor, "the node has no such output")),
-            Value::Table(_) => return Err(FormatError::node(tensor, "a table cannot be an output")),
+            Value::Table(_) | Value::Array => {
+                return Err(FormatError::node(tensor, "a handle cannot be an output"));
+            }
         };
         outputs.push(describe(alias, tensor, info));
         values.extend(value.map(|value| (alias.clone(), value)));

@@ -3,12 +3,16 @@
 //! A row states what the operator means; attributes that exports strip come from
 //! [`super::node::Attributes`]. What needs more than a line stands in the files beside this one.
 
+mod arithmetic;
 mod arrays;
 mod control;
 mod convolution;
 mod einsum;
 mod example;
 mod images;
+mod legacy;
+mod signal;
+mod sparse;
 mod state;
 mod tables;
 mod text;
@@ -17,7 +21,10 @@ use super::import::{Import, Node, Stop, Value};
 use crate::{
     graph::ValueId,
     kernels::{Binary as B, Compare as C, Logical as L, Reduce as R, Unary as U},
-    ops::{self, Fused, Op, pad::PadMode, pool::PoolKind, scatter::Reduction, text::StringFunction as S},
+    ops::{
+        self, Fused, Op, pad::PadMode, pool::PoolKind, scatter::Reduction, segment::SegmentKind as G,
+        spectrum::ComplexPart, text::StringFunction as S,
+    },
     tensor::DType,
 };
 use std::{collections::HashMap, sync::LazyLock};
@@ -53,6 +60,11 @@ pub(super) fn is_ignored(op: &str) -> bool {
     IGNORED.contains(&op)
 }
 
+/// True when the row itself asks for the inputs that it needs.
+pub(super) fn is_lazy(op: &str) -> bool {
+    matches!(op, "Merge" | "RefMerge" | "Exit" | "RefExit")
+}
+
 const EFFECTS: &[&str] = &[
     "Assign",
     "AssignAdd",
@@ -69,7 +81,7 @@ const EFFECTS: &[&str] = &[
 ];
 
 /// Operators without outputs that a served model needs; assertions are not checked.
-const IGNORED: &[&str] = &["Assert", "NoOp", "PrintV2"];
+const IGNORED: &[&str] = &["Assert", "HistogramSummary", "NoOp", "PrintV2", "ScalarSummary"];
 
 #[rustfmt::skip]
 const ROWS: &[(&str, Row)] = &[
@@ -91,6 +103,9 @@ const ROWS: &[(&str, Row)] = &[
     ("NoOp", |_, _| Ok(Vec::new())),
     ("Assert", |_, _| Ok(Vec::new())),
     ("PrintV2", |_, _| Ok(Vec::new())),
+    ("ScalarSummary", |_, _| Ok(Vec::new())),
+    ("HistogramSummary", |_, _| Ok(Vec::new())),
+    ("Bitcast", |i, n| apply(i, n, ops::cast::Bitcast { to: n.dtype("type")? }, 1)),
 
     ("RandomUniform", state::random),
     ("RandomStandardNormal", state::random),
@@ -103,12 +118,33 @@ const ROWS: &[(&str, Row)] = &[
     ("StatelessWhile", control::repeat),
     ("TensorListReserve", control::list_reserve),
     ("EmptyTensorList", control::list_empty),
-    ("TensorListFromTensor", |i, n| pass(i, n, 0)),
+    ("TensorListFromTensor", control::list_from),
     ("TensorListStack", control::list_stack),
     ("TensorListGetItem", control::list_get),
-    ("TensorListSetItem", |i, n| apply(i, n, ops::list::SetItem, 3)),
-    ("TensorListPushBack", |i, n| apply(i, n, ops::list::PushBack, 2)),
+    ("TensorListSetItem", control::list_set),
+    ("TensorListPushBack", control::list_push),
     ("TensorListLength", control::list_length),
+    ("TensorListGather", control::list_get),
+    ("TensorListScatterV2", control::list_scatter),
+    ("TensorListPopBack", control::list_pop),
+    ("TensorListConcatV2", control::list_concat),
+    ("TensorListElementShape", control::list_element_shape),
+    ("TensorArrayV3", control::array),
+    ("TensorArrayWriteV3", control::array_write),
+    ("TensorArrayReadV3", control::array_read),
+    ("TensorArrayGatherV3", control::array_read),
+    ("TensorArrayScatterV3", control::array_scatter),
+    ("TensorArraySizeV3", control::array_size),
+    ("TensorArrayCloseV3", |_, _| Ok(Vec::new())),
+    ("Switch", legacy::switch),
+    ("RefSwitch", legacy::switch),
+    ("Merge", legacy::merge),
+    ("RefMerge", legacy::merge),
+    ("Exit", legacy::exit),
+    ("RefExit", legacy::exit),
+    ("Enter", pass_any),
+    ("RefEnter", pass_any),
+    ("LoopCond", |i, n| pass(i, n, 0)),
 
     // Tables.
     ("HashTable", tables::table),
@@ -125,6 +161,8 @@ const ROWS: &[(&str, Row)] = &[
     ("LookupTableFindV2", tables::find),
     ("LookupTableSize", tables::size),
     ("LookupTableSizeV2", tables::size),
+    ("LookupTableExport", tables::export),
+    ("LookupTableExportV2", tables::export),
 
     // Strings.
     ("StringLower", |i, n| text::map(i, n, S::Lower { unicode: n.attributes.text("encoding") == "utf-8" })),
@@ -133,6 +171,7 @@ const ROWS: &[(&str, Row)] = &[
     ("StringToNumber", |i, n| text::map(i, n, S::ToNumber { to: n.dtype("out_type")? })),
     ("StringLength", |i, n| text::map(i, n, S::Length { unit: text::unit(n)? })),
     ("StringToHashBucketFast", text::hash_bucket),
+    ("StringToHashBucketStrong", text::keyed_hash_bucket),
     ("StaticRegexReplace", text::static_regex_replace),
     ("RegexReplace", text::regex_replace),
     ("StaticRegexFullMatch", text::static_regex_full_match),
@@ -142,7 +181,10 @@ const ROWS: &[(&str, Row)] = &[
     ("AsString", text::as_string),
     ("StringJoin", text::join),
     ("ReduceJoin", text::reduce_join),
+    ("StringSplit", text::split_at_any),
     ("StringSplitV2", text::split),
+    ("StringNGrams", sparse::ngrams),
+    ("DecodeRaw", signal::decode_raw),
     ("Substr", |i, n| apply(i, n, ops::text::Substr { unit: text::unit(n)? }, 3)),
 
     // Images and boxes.
@@ -153,11 +195,31 @@ const ROWS: &[(&str, Row)] = &[
     ("ResizeBilinear", |i, n| images::resize(i, n, images::Filter::Bilinear)),
     ("ResizeNearestNeighbor", |i, n| images::resize(i, n, images::Filter::Nearest)),
     ("ResizeBicubic", |i, n| images::resize(i, n, images::Filter::Bicubic)),
+    ("ResizeArea", |i, n| images::resize(i, n, images::Filter::Area)),
+    ("CropAndResize", images::crop),
+    ("ExtractImagePatches", images::patches),
+    ("AdjustContrastv2", arithmetic::contrast),
+    ("FakeQuantWithMinMaxArgs", arithmetic::fake_quantise),
+    ("FakeQuantWithMinMaxVars", arithmetic::fake_quantise),
+    ("FakeQuantWithMinMaxVarsPerChannel", arithmetic::fake_quantise),
+    ("CombinedNonMaxSuppression", images::select_boxes_by_class),
     ("NonMaxSuppression", |i, n| images::select_boxes(i, n, &[0])),
     ("NonMaxSuppressionV2", |i, n| images::select_boxes(i, n, &[0])),
     ("NonMaxSuppressionV3", |i, n| images::select_boxes(i, n, &[0])),
     ("NonMaxSuppressionV4", |i, n| images::select_boxes(i, n, &[0, 2])),
     ("NonMaxSuppressionV5", |i, n| images::select_boxes(i, n, &[0, 1, 2])),
+
+    // Sound and spectra.
+    ("RFFT", |i, n| apply(i, n, ops::spectrum::RealFourier { inverse: false }, 2)),
+    ("IRFFT", |i, n| apply(i, n, ops::spectrum::RealFourier { inverse: true }, 2)),
+    ("Complex", signal::complex),
+    ("Real", |i, n| apply(i, n, ops::spectrum::FromComplex { part: ComplexPart::Real }, 1)),
+    ("Imag", |i, n| apply(i, n, ops::spectrum::FromComplex { part: ComplexPart::Imaginary }, 1)),
+    ("ComplexAbs", |i, n| apply(i, n, ops::spectrum::FromComplex { part: ComplexPart::Magnitude }, 1)),
+    ("Angle", |i, n| apply(i, n, ops::spectrum::FromComplex { part: ComplexPart::Angle }, 1)),
+    ("AudioSpectrogram", signal::spectrogram),
+    ("Mfcc", signal::mfcc),
+    ("DecodeWav", signal::decode_wav),
 
     // Variables.
     ("VarHandleOp", state::variable),
@@ -175,7 +237,7 @@ const ROWS: &[(&str, Row)] = &[
     // Functions of one argument.
     ("Abs", |i, n| unary(i, n, U::Abs)),
     ("Neg", |i, n| unary(i, n, U::Neg)),
-    ("Exp", |i, n| unary(i, n, U::Exp)),
+    ("Exp", arithmetic::exponential),
     ("Expm1", |i, n| unary(i, n, U::Expm1)),
     ("Log", |i, n| unary(i, n, U::Log)),
     ("Log1p", |i, n| unary(i, n, U::Log1p)),
@@ -192,6 +254,12 @@ const ROWS: &[(&str, Row)] = &[
     ("Sigmoid", |i, n| unary(i, n, U::Sigmoid)),
     ("Tanh", |i, n| unary(i, n, U::Tanh)),
     ("Erf", |i, n| unary(i, n, U::Erf)),
+    ("Erfc", arithmetic::erfc),
+    ("IsNan", arithmetic::is_nan),
+    ("IsInf", arithmetic::is_inf),
+    ("IsFinite", arithmetic::is_finite),
+    ("Invert", arithmetic::invert),
+    ("L2Loss", arithmetic::l2_loss),
     ("Sin", |i, n| unary(i, n, U::Sin)),
     ("Cos", |i, n| unary(i, n, U::Cos)),
     ("Tan", |i, n| unary(i, n, U::Tan)),
@@ -217,7 +285,7 @@ const ROWS: &[(&str, Row)] = &[
     ("Add", |i, n| binary(i, n, B::Add)),
     ("AddV2", |i, n| binary(i, n, B::Add)),
     ("Sub", |i, n| binary(i, n, B::Sub)),
-    ("Mul", |i, n| binary(i, n, B::Mul)),
+    ("Mul", arithmetic::multiply),
     ("Div", |i, n| binary(i, n, B::Div)),
     ("RealDiv", |i, n| binary(i, n, B::Div)),
     ("TruncateDiv", |i, n| binary(i, n, B::Div)),
@@ -234,6 +302,13 @@ const ROWS: &[(&str, Row)] = &[
     ("BitwiseAnd", |i, n| binary(i, n, B::BitwiseAnd)),
     ("BitwiseOr", |i, n| binary(i, n, B::BitwiseOr)),
     ("BitwiseXor", |i, n| binary(i, n, B::BitwiseXor)),
+    ("LeftShift", |i, n| binary(i, n, B::ShiftLeft)),
+    ("RightShift", |i, n| binary(i, n, B::ShiftRight)),
+    ("MulNoNan", |i, n| arithmetic::guarded(i, n, None, B::Mul, 1)),
+    ("Xdivy", |i, n| arithmetic::guarded(i, n, None, B::Div, 0)),
+    ("Xlogy", |i, n| arithmetic::guarded(i, n, Some(U::Log), B::Mul, 0)),
+    ("Xlog1py", |i, n| arithmetic::guarded(i, n, Some(U::Log1p), B::Mul, 0)),
+    ("ApproximateEqual", arithmetic::approximately),
     ("Equal", |i, n| text::equal(i, n, C::Equal)),
     ("NotEqual", |i, n| text::equal(i, n, C::NotEqual)),
     ("Less", |i, n| apply(i, n, ops::binary::Compare(C::Less), 2)),
@@ -242,9 +317,10 @@ const ROWS: &[(&str, Row)] = &[
     ("GreaterEqual", |i, n| apply(i, n, ops::binary::Compare(C::GreaterEqual), 2)),
     ("LogicalAnd", |i, n| apply(i, n, ops::binary::Logical(L::And), 2)),
     ("LogicalOr", |i, n| apply(i, n, ops::binary::Logical(L::Or), 2)),
-    ("Select", |i, n| apply(i, n, ops::binary::Select, 3)),
+    ("Select", arrays::select),
     ("SelectV2", |i, n| apply(i, n, ops::binary::Select, 3)),
     ("AddN", add_n),
+    ("AccumulateNV2", add_n),
     ("ClipByValue", clip),
     ("BiasAdd", convolution::bias_add),
     ("BiasAddV1", convolution::bias_add),
@@ -257,12 +333,18 @@ const ROWS: &[(&str, Row)] = &[
     ("Einsum", einsum::einsum),
     ("Conv2D", |i, n| convolution::conv(i, n, false)),
     ("DepthwiseConv2dNative", |i, n| convolution::conv(i, n, true)),
+    ("Conv3D", |i, n| convolution::conv(i, n, false)),
+    ("Conv2DBackpropInput", convolution::conv_transpose),
+    ("Conv3DBackpropInputV2", convolution::conv_transpose),
+    ("DepthwiseConv2dNativeBackpropInput", convolution::conv_transpose),
     ("FusedBatchNorm", convolution::batch_norm),
     ("FusedBatchNormV2", convolution::batch_norm),
     ("FusedBatchNormV3", convolution::batch_norm),
     ("MaxPool", |i, n| convolution::pool(i, n, PoolKind::Max)),
     ("MaxPoolV2", |i, n| convolution::pool(i, n, PoolKind::Max)),
     ("AvgPool", |i, n| convolution::pool(i, n, PoolKind::Average { count_include_pad: false })),
+    ("MaxPool3D", |i, n| convolution::pool(i, n, PoolKind::Max)),
+    ("AvgPool3D", |i, n| convolution::pool(i, n, PoolKind::Average { count_include_pad: false })),
     ("LRN", convolution::lrn),
     ("Softmax", |i, n| apply(i, n, ops::softmax::Softmax { axis: -1, log: false }, 1)),
     ("LogSoftmax", |i, n| apply(i, n, ops::softmax::Softmax { axis: -1, log: true }, 1)),
@@ -275,8 +357,42 @@ const ROWS: &[(&str, Row)] = &[
     ("Prod", |i, n| arrays::reduce(i, n, R::Prod)),
     ("All", |i, n| arrays::reduce(i, n, R::All)),
     ("Any", |i, n| arrays::reduce(i, n, R::Any)),
+    ("EuclideanNorm", arithmetic::euclidean),
+    ("Cumsum", |i, n| arrays::cumulative(i, n, false)),
+    ("Cumprod", |i, n| arrays::cumulative(i, n, true)),
+    ("SegmentSum", |i, n| sparse::segment(i, n, G::Sum)),
+    ("SegmentMean", |i, n| sparse::segment(i, n, G::Mean)),
+    ("SegmentProd", |i, n| sparse::segment(i, n, G::Product)),
+    ("SegmentMax", |i, n| sparse::segment(i, n, G::Max)),
+    ("SegmentMin", |i, n| sparse::segment(i, n, G::Min)),
+    ("UnsortedSegmentSum", |i, n| sparse::unsorted_segment(i, n, G::Sum)),
+    ("UnsortedSegmentProd", |i, n| sparse::unsorted_segment(i, n, G::Product)),
+    ("UnsortedSegmentMax", |i, n| sparse::unsorted_segment(i, n, G::Max)),
+    ("UnsortedSegmentMin", |i, n| sparse::unsorted_segment(i, n, G::Min)),
+    ("SparseSegmentSum", |i, n| sparse::sparse_segment(i, n, G::Sum)),
+    ("SparseSegmentMean", |i, n| sparse::sparse_segment(i, n, G::Mean)),
+    ("SparseSegmentSqrtN", |i, n| sparse::sparse_segment(i, n, G::SqrtN)),
+    ("SparseSegmentSumWithNumSegments", |i, n| sparse::sparse_segment(i, n, G::Sum)),
+    ("SparseSegmentMeanWithNumSegments", |i, n| sparse::sparse_segment(i, n, G::Mean)),
+    ("SparseSegmentSqrtNWithNumSegments", |i, n| sparse::sparse_segment(i, n, G::SqrtN)),
+    ("Bincount", sparse::bincount),
+    ("DenseBincount", sparse::bincount),
+    ("RaggedBincount", sparse::ragged_bincount),
+    ("Bucketize", sparse::bucketize),
+    ("LowerBound", |i, n| sparse::search(i, n, false)),
+    ("UpperBound", |i, n| sparse::search(i, n, true)),
+
+    // Sparse and ragged tensors.
+    ("SparseToDense", sparse::to_dense),
+    ("SparseReshape", sparse::reshape),
+    ("SparseFillEmptyRows", sparse::fill_empty_rows),
+    ("RaggedTensorToTensor", sparse::ragged_to_dense),
+    ("DynamicPartition", sparse::partition),
+    ("DynamicStitch", sparse::stitch),
+    ("ParallelDynamicStitch", sparse::stitch),
 
     // Shapes.
+    ("BroadcastArgs", sparse::broadcast_shapes),
     ("Shape", arrays::shape_of),
     ("ShapeN", arrays::shape_n),
     ("Rank", |i, n| apply(i, n, ops::generate::Rank { dtype: DType::I32 }, 1)),
@@ -292,9 +408,22 @@ const ROWS: &[(&str, Row)] = &[
     // Moving elements.
     ("Transpose", arrays::transpose),
     ("ReverseV2", arrays::reverse),
+    ("ReverseSequence", arrays::reverse_sequence),
+    ("Roll", arrays::roll),
+    ("InvertPermutation", arrays::invert_permutation),
+    ("MatrixDiagPart", |i, n| apply(i, n, ops::layout::Diagonal { offset: 0 }, 1)),
+    ("MatrixDiagPartV2", arrays::diagonal),
+    ("MatrixDiagPartV3", arrays::diagonal),
+    ("DiagPart", |i, n| apply(i, n, ops::layout::Diagonal { offset: 0 }, 1)),
+    ("MatrixDiag", arrays::from_diagonal),
+    ("MatrixDiagV2", arrays::from_diagonal),
+    ("MatrixDiagV3", arrays::from_diagonal),
+    ("Diag", arrays::from_diagonal),
     ("DepthToSpace", arrays::depth_to_space),
     ("SpaceToDepth", arrays::space_to_depth),
     ("SpaceToBatchND", |i, n| apply(i, n, ops::layout::SpaceToBatch, 3)),
+    ("SpaceToBatch", |i, n| arrays::blocks(i, n, ops::layout::SpaceToBatch)),
+    ("BatchToSpace", |i, n| arrays::blocks(i, n, ops::layout::BatchToSpace)),
     ("BatchToSpaceND", |i, n| apply(i, n, ops::layout::BatchToSpace, 3)),
     ("Pack", arrays::pack),
     ("Unpack", arrays::unpack),
@@ -316,14 +445,18 @@ const ROWS: &[(&str, Row)] = &[
     ("ScatterNd", arrays::scatter_nd),
     ("TensorScatterUpdate", |i, n| scatter(i, n, Reduction::Set)),
     ("TensorScatterAdd", |i, n| scatter(i, n, Reduction::Add)),
+    ("TensorScatterSub", |i, n| scatter(i, n, Reduction::Sub)),
     ("TensorScatterMin", |i, n| scatter(i, n, Reduction::Min)),
     ("TensorScatterMax", |i, n| scatter(i, n, Reduction::Max)),
     ("TopK", arrays::top_k),
     ("TopKV2", arrays::top_k),
-    ("Unique", arrays::unique),
+    ("Unique", |i, n| arrays::unique(i, n, &[0, 2])),
+    ("UniqueV2", |i, n| arrays::unique(i, n, &[0, 2])),
+    ("UniqueWithCounts", |i, n| arrays::unique(i, n, &[0, 2, 3])),
     ("ArgMax", |i, n| arrays::arg_reduce(i, n, true)),
     ("ArgMin", |i, n| arrays::arg_reduce(i, n, false)),
     ("Range", |i, n| apply(i, n, ops::generate::Range, 3)),
+    ("LinSpace", arithmetic::line),
     ("Where", |i, n| apply(i, n, ops::generate::NonZero { columns: false }, 1)),
     ("MatrixBandPart", |i, n| apply(i, n, ops::generate::MatrixBandPart, 3)),
 
@@ -341,6 +474,11 @@ fn one(value: ValueId) -> Outputs {
 /// Input `index` as it is; a variable is read.
 fn pass(i: &mut Import<'_, '_>, n: &Node<'_>, index: usize) -> Outputs {
     one(n.tensor(i, index)?)
+}
+
+/// Input 0, be it a tensor, a variable or a table.
+fn pass_any(_: &mut Import<'_, '_>, n: &Node<'_>) -> Outputs {
+    Ok(vec![n.value(0)?.clone()])
 }
 
 /// An operator of the node's first `inputs` inputs, with one output.

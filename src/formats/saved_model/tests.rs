@@ -9,7 +9,7 @@ use crate::{
         OpDef, SavedModel, SignatureDef, TensorInfo, TensorProto, TensorShapeProto, attr_value::Value,
         meta_graph_def::MetaInfoDef, op_def::ArgDef, tensor_info::Encoding, tensor_shape_proto::Dim,
     },
-    tensor::Tensor,
+    tensor::{Bytes, Tensor},
 };
 use proptest::prelude::*;
 use prost::Message;
@@ -172,6 +172,86 @@ fn calls_that_multiply_are_bounded() {
         .chain([function("f40", vec![node("end", "Relu", &["x"])], "end:activations:0")])
         .collect();
     assert!(reason(vec![placeholder(), call("y", "f0", &["x"])], functions).contains("function calls"));
+}
+
+fn loop_of_tensorflow_1() -> Vec<NodeDef> {
+    let framed = |name: &str, inputs: &[&str]| {
+        with(node(name, "Enter", inputs), "frame_name", Value::S(Bytes::from_static(b"loop")))
+    };
+    vec![
+        placeholder(),
+        constant("one", &[], &[1.0]),
+        constant("ten", &[], &[10.0]),
+        framed("enter", &["x"]),
+        framed("step", &["one"]),
+        framed("end", &["ten"]),
+        node("merge", "Merge", &["enter", "next"]),
+        node("less", "Less", &["merge", "end"]),
+        node("condition", "LoopCond", &["less"]),
+        node("switch", "Switch", &["merge", "condition"]),
+        node("inside", "Identity", &["switch:1"]),
+        node("sum", "AddV2", &["inside", "step"]),
+        node("next", "NextIteration", &["sum"]),
+        node("y", "Exit", &["switch"]),
+    ]
+}
+
+#[test]
+fn loops_of_tensorflow_1_run() {
+    let made = load_bytes(&model(loop_of_tensorflow_1(), vec![]).encode_to_vec()).unwrap();
+    let graph = made.signatures["serving_default"].graph.clone();
+    let program = Cpu::new(kernels::best(), Threads::single()).compile(graph).unwrap();
+    let mut outputs = Vec::new();
+    program.run(&[Tensor::scalar(2.5f32)], &mut outputs, &RunOptions::default()).unwrap();
+    assert_eq!(outputs[0].as_slice::<f32>().unwrap(), [10.5]);
+}
+
+/// Whatever node of a loop is another one, or has other inputs, the model loads or says why not.
+#[test]
+fn broken_loops_of_tensorflow_1_are_errors() {
+    let good = loop_of_tensorflow_1();
+    for at in 1..good.len() {
+        let mut without = good.clone();
+        without.remove(at);
+        assert!(load_bytes(&model(without, vec![]).encode_to_vec()).is_err(), "without {}", good[at].name);
+        for other in ["Exit", "Merge", "Switch", "Enter", "NextIteration", "LoopCond", "Identity"] {
+            let mut changed = good.clone();
+            changed[at].op = other.to_owned();
+            let _ = load_bytes(&model(changed, vec![]).encode_to_vec());
+        }
+        for input in ["y", "merge", "switch:1", "next", "^y", "nowhere"] {
+            let mut changed = good.clone();
+            changed[at].input = vec![input.to_owned(); good[at].input.len().max(1)];
+            let _ = load_bytes(&model(changed, vec![]).encode_to_vec());
+        }
+    }
+}
+
+#[test]
+fn branches_of_tensorflow_1() {
+    let known = |value: bool| {
+        let tensor = TensorProto {
+            dtype: DataType::DtBool.into(),
+            tensor_shape: Some(TensorShapeProto::default()),
+            bool_val: vec![value],
+            ..TensorProto::default()
+        };
+        with(node("predicate", "Const", &[]), "value", Value::Tensor(tensor))
+    };
+    let nodes = |predicate: NodeDef| {
+        vec![
+            placeholder(),
+            predicate,
+            node("switch", "Switch", &["x", "predicate"]),
+            node("one", "Neg", &["switch:1"]),
+            // Never run, so that nobody misses it.
+            node("other", "Frobnicate", &["switch"]),
+            node("y", "Merge", &["other", "one"]),
+        ]
+    };
+    let made = load_bytes(&model(nodes(known(true)), vec![]).encode_to_vec()).unwrap();
+    assert_eq!(run(&made, &[2.0]), [-2.0]);
+    assert!(reason(nodes(known(false)), vec![]).contains("Frobnicate (1x, first at other)"));
 }
 
 #[test]

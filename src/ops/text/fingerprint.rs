@@ -15,6 +15,44 @@ pub(crate) fn fingerprint64(bytes: &[u8]) -> u64 {
     }
 }
 
+/// SipHash-2-4 (Aumasson and Bernstein), TensorFlow's strong keyed hash.
+pub(crate) fn siphash(key: [u64; 2], bytes: &[u8]) -> u64 {
+    let mut v = [
+        key[0] ^ 0x736f_6d65_7073_6575,
+        key[1] ^ 0x646f_7261_6e64_6f6d,
+        key[0] ^ 0x6c79_6765_6e65_7261,
+        key[1] ^ 0x7465_6462_7974_6573,
+    ];
+    fn round(v: &mut [u64; 4]) {
+        let [mut a, mut b, mut c, mut d] = *v;
+        a = a.wrapping_add(b);
+        b = b.rotate_left(13) ^ a;
+        a = a.rotate_left(32);
+        c = c.wrapping_add(d);
+        d = d.rotate_left(16) ^ c;
+        a = a.wrapping_add(d);
+        d = d.rotate_left(21) ^ a;
+        c = c.wrapping_add(b);
+        b = b.rotate_left(17) ^ c;
+        c = c.rotate_left(32);
+        *v = [a, b, c, d];
+    }
+    let (words, rest) = bytes.as_chunks::<8>();
+    let mut last = [0; 8];
+    last[..rest.len()].copy_from_slice(rest);
+    last[7] = bytes.len() as u8;
+    for word in words.iter().chain([&last]) {
+        let word = u64::from_le_bytes(*word);
+        v[3] ^= word;
+        round(&mut v);
+        round(&mut v);
+        v[0] ^= word;
+    }
+    v[2] ^= 0xff;
+    (0..4).for_each(|_| round(&mut v));
+    v[0] ^ v[1] ^ v[2] ^ v[3]
+}
+
 fn word(bytes: &[u8], at: usize) -> u64 {
     bytes.get(at..at + 8).and_then(|word| word.try_into().ok()).map_or(0, u64::from_le_bytes)
 }
@@ -162,6 +200,15 @@ mod tests {
     use super::*;
 
     /// Published values of Guava's, TensorFlow's and Airship's tests, for every length class.
+    /// The first and the last line of the vectors of SipHash's reference implementation.
+    #[test]
+    fn siphash_vectors() {
+        let key = [0x0706_0504_0302_0100, 0x0f0e_0d0c_0b0a_0908];
+        assert_eq!(siphash(key, b""), 0x726f_db47_dd0e_0e31);
+        let bytes: Vec<u8> = (0..15).collect();
+        assert_eq!(siphash(key, &bytes), 0xa129_ca61_49be_45e5);
+    }
+
     #[test]
     fn known_fingerprints() {
         for (text, expected) in [

@@ -118,6 +118,17 @@ impl Operator for ReduceJoin {
 pub struct StringSplit {
     /// The most cuts per string; all when negative.
     pub most: i64,
+    /// Every character of the separator is one (TensorFlow `StringSplit`), and parts without
+    /// characters are left out when `skip_empty`.
+    #[serde(default)]
+    pub any_of: Option<AnyOf>,
+}
+
+/// Cutting at any of several characters.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AnyOf {
+    /// Leaves out parts without characters.
+    pub skip_empty: bool,
 }
 
 impl Operator for StringSplit {
@@ -132,12 +143,16 @@ impl Operator for StringSplit {
 
     fn lower(&self, _: &Lower<'_>) -> Result<Step, OpError> {
         let most = usize::try_from(self.most).unwrap_or(usize::MAX);
+        let any_of = self.any_of;
         Ok(Step::tensors(move |inputs, _| {
             let [x, separator] = inputs else { return Err(OpError::Memory("strings")) };
             let separator = separator.as_strings()?.first().cloned().unwrap_or_default();
             let (mut indices, mut parts, mut longest) = (Vec::new(), Vec::new(), 0);
             for (row, text) in x.as_strings()?.iter().enumerate() {
-                let ranges = split(text, &separator, most);
+                let ranges = match any_of {
+                    Some(any_of) => split_at_any(text, &separator, any_of.skip_empty),
+                    None => split(text, &separator, most),
+                };
                 longest = longest.max(ranges.len());
                 for (column, range) in ranges.into_iter().enumerate() {
                     indices.extend([row as i64, column as i64]);
@@ -151,6 +166,23 @@ impl Operator for StringSplit {
             ])
         }))
     }
+}
+
+/// The parts of a text between any of the separator's bytes; single bytes without one.
+fn split_at_any(text: &[u8], separator: &[u8], skip_empty: bool) -> Vec<Range<usize>> {
+    if separator.is_empty() {
+        return (0..text.len()).map(|at| at..at + 1).collect();
+    }
+    let mut parts = Vec::new();
+    let mut start = 0;
+    let ends = text.iter().enumerate().filter(|(_, byte)| separator.contains(byte)).map(|(at, _)| at);
+    for end in ends.chain([text.len()]) {
+        if start < end || !skip_empty {
+            parts.push(start..end);
+        }
+        start = end + 1;
+    }
+    parts
 }
 
 /// The parts of a text, as Python's `str.split` makes them.
@@ -297,7 +329,9 @@ mod tests {
     #[test]
     fn splits_as_python() {
         let run = |text: &'static str, separator: &'static str, most| {
-            let y = run_op_outputs(StringSplit { most }, &[texts(&[text]), scalar(separator)], 3).unwrap();
+            let y =
+                run_op_outputs(StringSplit { most, any_of: None }, &[texts(&[text]), scalar(separator)], 3)
+                    .unwrap();
             y[1].as_strings()
                 .unwrap()
                 .iter()
@@ -310,7 +344,12 @@ mod tests {
         assert_eq!(run("a,b,c", ",", 1), ["a", "b,c"]);
         assert_eq!(run("", ",", -1), [""]);
         assert_eq!(run("", "", -1), [""; 0]);
-        let y = run_op_outputs(StringSplit { most: -1 }, &[texts(&["a b", "", "c"]), scalar("")], 3).unwrap();
+        let y = run_op_outputs(
+            StringSplit { most: -1, any_of: None },
+            &[texts(&["a b", "", "c"]), scalar("")],
+            3,
+        )
+        .unwrap();
         assert_eq!(y[0].as_slice::<i64>().unwrap(), [0, 0, 0, 1, 2, 0]);
         assert_eq!(y[2].as_slice::<i64>().unwrap(), [3, 2]);
     }

@@ -7,7 +7,7 @@ mod pattern;
 
 pub(crate) use fingerprint::fingerprint64;
 pub use format::AsString;
-pub use join::{ReduceJoin, StringEqual, StringJoin, StringSplit, Substr};
+pub use join::{AnyOf, ReduceJoin, StringEqual, StringJoin, StringSplit, Substr};
 
 use super::{Fact, Inferred, Lower, OpError, Operator, Step, expect_inputs};
 use crate::tensor::{Bytes, DType, Element, Shape, Tensor};
@@ -79,6 +79,13 @@ pub enum StringFunction {
         /// Number of buckets, at least 1.
         buckets: u64,
     },
+    /// SipHash-2-4 modulo the number of buckets, as `int64`.
+    KeyedHashBucket {
+        /// Number of buckets, at least 1.
+        buckets: u64,
+        /// The key.
+        key: [u64; 2],
+    },
 }
 
 impl StringFunction {
@@ -87,7 +94,7 @@ impl StringFunction {
             Self::RegexFullMatch { .. } => DType::Bool,
             Self::ToNumber { to } => *to,
             Self::Length { .. } => DType::I32,
-            Self::HashBucket { .. } => DType::I64,
+            Self::HashBucket { .. } | Self::KeyedHashBucket { .. } => DType::I64,
             _ => DType::String,
         }
     }
@@ -151,6 +158,10 @@ impl Operator for MapStrings {
             F::HashBucket { buckets } => {
                 let buckets = (*buckets).max(1);
                 numbers(move |text| Ok((fingerprint64(text) % buckets) as i64))
+            }
+            F::KeyedHashBucket { buckets, key } => {
+                let (buckets, key) = ((*buckets).max(1), *key);
+                numbers(move |text| Ok((fingerprint::siphash(key, text) % buckets) as i64))
             }
         })
     }

@@ -4,16 +4,21 @@ use super::{Outputs, apply, convolution, one};
 use crate::{
     formats::saved_model::import::{Import, Node, Stop, Value},
     graph::ValueId,
-    kernels::Reduce as R,
+    kernels::{Binary as B, Reduce as R},
     ops::{
+        Op,
+        arg_reduce::ArgReduce,
+        binary::{Binary, Select},
         cast::Cast,
+        cumulative::Cumulative,
         gather::Gather,
+        generate::{MatrixBandPart, Range, Size},
         join::{BroadcastTo, Concat, Split, SplitSizes},
-        layout::{DepthToSpace, Reverse, SpaceToDepth, Transpose},
+        layout::{DepthToSpace, Diagonal, Reverse, ReverseSequence, Roll, SpaceToDepth, Transpose},
         pad::{Pad, PadMode},
         reduce::Reduce,
         scatter::{Reduction, ScatterNd},
-        shape::{ExpandDims, ShapeOf, Squeeze},
+        shape::{ExpandDims, Reshape, ShapeOf, Squeeze},
         slice::StridedSlice,
         top_k::TopK,
         unique::Unique,
@@ -106,6 +111,14 @@ pub(super) fn space_to_depth(i: &mut Import<'_, '_>, n: &Node<'_>) -> Outputs {
     let x = convolution::images(i, n, 0)?;
     let y = i.b.push(SpaceToDepth { block: block(n)? }, &[x]);
     one(convolution::images_out(i, n, y))
+}
+
+/// The form of TensorFlow's first years, for square blocks of images.
+pub(super) fn blocks(i: &mut Import<'_, '_>, n: &Node<'_>, op: impl Into<Op>) -> Outputs {
+    let (x, borders) = (n.tensor(i, 0)?, n.tensor(i, 1)?);
+    let edge = i64::try_from(block(n)?).map_err(|_| "block_size is too large")?;
+    let block = i.b.integers(&[edge, edge]);
+    one(i.b.push(op, &[x, block, borders]))
 }
 
 pub(super) fn pack(i: &mut Import<'_, '_>, n: &Node<'_>) -> Outputs {
@@ -222,18 +235,106 @@ pub(super) fn top_k(i: &mut Import<'_, '_>, n: &Node<'_>) -> Outputs {
     Ok(i.b.push_many(op, &[x, k], 2).into_iter().map(Value::Tensor).collect())
 }
 
-/// The different elements and, for each element, its position among them.
-pub(super) fn unique(i: &mut Import<'_, '_>, n: &Node<'_>) -> Outputs {
+/// The different elements and, for each element, its position among them; and how often each occurs.
+pub(super) fn unique(i: &mut Import<'_, '_>, n: &Node<'_>, outputs: &[usize]) -> Outputs {
     let x = n.tensor(i, 0)?;
-    let outputs = i.b.push_many(Unique { sorted: false, indices: n.dtype("out_idx")? }, &[x], 4);
-    Ok([0, 2].map(|output| Value::Tensor(outputs[output])).to_vec())
+    let made = i.b.push_many(Unique { sorted: false, indices: n.dtype("out_idx")? }, &[x], 4);
+    Ok(outputs.iter().map(|&output| Value::Tensor(made[output])).collect())
 }
 
 /// The position of the first of the greatest or least elements along an axis.
-pub(super) fn arg_reduce(i: &mut Import<'_, '_>, n: &Node<'_>, largest: bool) -> Outputs {
-    let (x, axis) = (n.tensor(i, 0)?, n.integer(i, 1)?);
-    let k = i.b.integers(&[1]);
-    let indices = n.dtype("output_type")?;
-    let best = i.b.push_many(TopK { axis, largest, sorted: true, indices }, &[x, k], 2);
-    one(i.b.push(Squeeze { axes: vec![axis] }, &best[1..]))
+pub(super) fn arg_reduce(i: &mut Import<'_, '_>, n: &Node<'_>, greatest: bool) -> Outputs {
+    let axis = n.integer(i, 1)?;
+    let dtype = n.dtype("output_type")?;
+    apply(i, n, ArgReduce { axis, greatest, select_last: false, keep_dims: false, dtype }, 1)
+}
+
+pub(super) fn cumulative(i: &mut Import<'_, '_>, n: &Node<'_>, product: bool) -> Outputs {
+    let axis = n.integer(i, 1)?;
+    let (exclusive, reverse) = (n.attributes.flag("exclusive"), n.attributes.flag("reverse"));
+    apply(i, n, Cumulative { axis, exclusive, reverse, product }, 1)
+}
+
+pub(super) fn reverse_sequence(i: &mut Import<'_, '_>, n: &Node<'_>) -> Outputs {
+    let (batch_axis, time_axis) = (n.attributes.int("batch_dim"), n.attributes.int("seq_dim"));
+    apply(i, n, ReverseSequence { batch_axis, time_axis }, 2)
+}
+
+/// Inputs: x, shifts, axes.
+pub(super) fn roll(i: &mut Import<'_, '_>, n: &Node<'_>) -> Outputs {
+    let axes = n.integers(i, 2)?;
+    apply(i, n, Roll { axes }, 2)
+}
+
+/// Numbers from 0 on, each at the place that the permutation names.
+pub(super) fn invert_permutation(i: &mut Import<'_, '_>, n: &Node<'_>) -> Outputs {
+    let permutation = n.tensor(i, 0)?;
+    let dtype = n.dtype("T")?;
+    let count = i.b.push(Size { dtype }, &[permutation]);
+    let (zero, step) = (scalar(i, dtype, 0), scalar(i, dtype, 1));
+    let numbers = i.b.push(Range, &[zero, count, step]);
+    let places = i.b.push(ExpandDims { axes: vec![1] }, &[permutation]);
+    one(i.b.push(ScatterNd { reduction: Reduction::Set, negative: false }, &[numbers, places, numbers]))
+}
+
+/// One diagonal: a band is not supported.
+pub(super) fn diagonal(i: &mut Import<'_, '_>, n: &Node<'_>) -> Outputs {
+    let offset = band(i, n)?;
+    apply(i, n, Diagonal { offset }, 1)
+}
+
+fn band(i: &mut Import<'_, '_>, n: &Node<'_>) -> Result<i64, Stop> {
+    match n.integers(i, 1)?.as_slice() {
+        [offset] => Ok(*offset),
+        [low, high] if low == high => Ok(*low),
+        other => Err(format!("a band of diagonals {other:?} is not supported").into()),
+    }
+}
+
+/// Square matrices of zeros with the last axis on their main diagonal.
+pub(super) fn from_diagonal(i: &mut Import<'_, '_>, n: &Node<'_>) -> Outputs {
+    if n.inputs.len() > 1 && (band(i, n)? != 0 || n.integer(i, 2)? != -1 || n.integer(i, 3)? != -1) {
+        return Err("only square matrices with their main diagonal are supported".into());
+    }
+    let x = n.tensor(i, 0)?;
+    let shape = i.b.push(ShapeOf { dtype: DType::I64 }, &[x]);
+    let all = i.b.constant(Tensor::scalar(-1i64));
+    let last = i.b.push(Gather { axis: 0, batch_dims: 0, negative: true }, &[shape, all]);
+    let last = i.b.push(ExpandDims { axes: vec![0] }, &[last]);
+    let shape = i.b.push(Concat { axis: 0 }, &[shape, last]);
+    let row = i.b.push(ExpandDims { axes: vec![-2] }, &[x]);
+    let rows = i.b.push(BroadcastTo { bidirectional: false }, &[row, shape]);
+    let none = i.b.constant(Tensor::scalar(0i64));
+    one(i.b.push(MatrixBandPart, &[rows, none, none]))
+}
+
+/// TensorFlow 1 lets a vector choose rows: the condition gets as many dimensions as the others.
+pub(super) fn select(i: &mut Import<'_, '_>, n: &Node<'_>) -> Outputs {
+    let [condition, x, y] = [n.tensor(i, 0)?, n.tensor(i, 1)?, n.tensor(i, 2)?];
+    let dtype = DType::I64;
+    let [shape, other] = [condition, x].map(|value| i.b.push(ShapeOf { dtype }, &[value]));
+    let [rank, wanted] = [shape, other].map(|value| i.b.push(ShapeOf { dtype }, &[value]));
+    let lacking = i.b.push(Binary(B::Sub), &[wanted, rank]);
+    let ones = scalar(i, dtype, 1);
+    let ones = i.b.push(BroadcastTo { bidirectional: false }, &[ones, lacking]);
+    let shape = i.b.push(Concat { axis: 0 }, &[shape, ones]);
+    let condition = i.b.push(Reshape { zero_copies: false }, &[condition, shape]);
+    one(i.b.push(Select, &[condition, x, y]))
+}
+
+/// Input `index` as `float` where it is another type of number: kernels of images know no other.
+pub(super) fn as_float(i: &mut Import<'_, '_>, n: &Node<'_>, index: usize) -> Result<ValueId, Stop> {
+    let x = n.tensor(i, index)?;
+    Ok(match n.attributes.dtype("T") {
+        Some(DType::F32) | None => x,
+        Some(_) => i.b.push(Cast { to: DType::F32 }, &[x]),
+    })
+}
+
+/// The result in the type of the node again.
+pub(super) fn from_float(i: &mut Import<'_, '_>, n: &Node<'_>, y: ValueId) -> Result<ValueId, Stop> {
+    Ok(match n.attributes.dtype("T") {
+        Some(DType::F32) | None => y,
+        Some(dtype) => i.b.push(Cast { to: dtype }, &[y]),
+    })
 }

@@ -8,42 +8,110 @@ use crate::{
     ops::{
         Fused,
         join::Concat,
-        layout::Transpose,
+        layout::{Diagonal, Transpose},
         matmul::MatMul,
         reduce::Reduce,
         shape::{Reshape, ShapeOf},
-        slice::SliceSize,
+        slice::{SliceSize, StridedSlice},
     },
     tensor::DType,
 };
+
+/// Stands for all dimensions that an ellipsis stands for, as one.
+const ELLIPSIS: char = '.';
+
+/// The labels of an operand; nothing where an ellipsis is not in front.
+fn labels(text: &str) -> Option<Vec<char>> {
+    match text.strip_prefix("...") {
+        Some(rest) => Some([ELLIPSIS].into_iter().chain(rest.chars()).collect()),
+        None => Some(text.chars().collect()),
+    }
+}
+
+/// An operand with the dimensions of an ellipsis as one, and what these are.
+fn flattened(i: &mut Import<'_, '_>, x: ValueId, labels: &[char], leading: &mut Option<ValueId>) -> ValueId {
+    if labels.first() != Some(&ELLIPSIS) {
+        return x;
+    }
+    let shape = i.b.push(ShapeOf { dtype: DType::I64 }, &[x]);
+    let behind = 1 - labels.len() as i64;
+    let [none, end, stride] = [0, behind, 1].map(|bound| i.b.integers(&[bound]));
+    let cut = |begin_mask, end_mask| StridedSlice {
+        begin_mask,
+        end_mask,
+        ellipsis_mask: 0,
+        new_axis_mask: 0,
+        shrink_axis_mask: 0,
+    };
+    let (front, back) = match behind {
+        0 => (shape, i.b.integers(&[])),
+        _ => (
+            i.b.push(cut(1, 0), &[shape, none, end, stride]),
+            i.b.push(cut(0, 1), &[shape, end, none, stride]),
+        ),
+    };
+    leading.get_or_insert(front);
+    let front = arrays::product(i, front, true);
+    let whole = i.b.push(Concat { axis: 0 }, &[front, back]);
+    i.b.push(Reshape { zero_copies: false }, &[x, whole])
+}
+
+/// An operand whose last two labels are the same, as its diagonal.
+fn diagonal(i: &mut Import<'_, '_>, x: ValueId, labels: &mut Vec<char>) -> ValueId {
+    match labels.as_slice() {
+        [.., a, b] if a == b => {
+            labels.pop();
+            i.b.push(Diagonal { offset: 0 }, &[x])
+        }
+        _ => x,
+    }
+}
 
 pub(super) fn einsum(i: &mut Import<'_, '_>, n: &Node<'_>) -> Outputs {
     let equation = n.attributes.text("equation").replace(' ', "");
     let unsupported = || Stop::from(format!("equation \"{equation}\" is not supported"));
     let (operands, output) = equation.split_once("->").ok_or_else(unsupported)?;
-    let operands: Vec<Vec<char>> = operands.split(',').map(|labels| labels.chars().collect()).collect();
-    let output: Vec<char> = output.chars().collect();
+    let operands: Option<Vec<Vec<char>>> = operands.split(',').map(labels).collect();
+    let (mut operands, output) = (operands.ok_or_else(unsupported)?, labels(output).ok_or_else(unsupported)?);
+    if operands.len() != n.inputs.len() {
+        return Err(unsupported());
+    }
+    let mut leading = None;
+    let mut values = Vec::new();
+    for (position, labels) in operands.iter_mut().enumerate() {
+        let x = n.tensor(i, position)?;
+        let x = flattened(i, x, labels, &mut leading);
+        values.push(diagonal(i, x, labels));
+    }
     let distinct =
         |labels: &[char]| labels.iter().enumerate().all(|(at, label)| !labels[..at].contains(label));
-    let plain =
-        |labels: &Vec<char>| labels.iter().all(|label| label.is_ascii_alphabetic()) && distinct(labels);
+    let plain = |labels: &Vec<char>| {
+        let known =
+            |(at, label): (usize, &char)| label.is_ascii_alphabetic() || (at == 0 && *label == ELLIPSIS);
+        labels.iter().enumerate().all(known) && distinct(labels)
+    };
     if !operands.iter().chain([&output]).all(plain) {
         return Err(unsupported());
     }
-    match operands.as_slice() {
+    let result = match operands.as_slice() {
         [a] if output.iter().all(|label| a.contains(label)) => {
-            let x = n.tensor(i, 0)?;
-            let (x, left) = sum_out(i, x, a, &|label| output.contains(&label));
-            one(arrange(i, x, &left, &output))
+            let (x, left) = sum_out(i, values[0], a, &|label| output.contains(&label));
+            arrange(i, x, &left, &output)
         }
         [a, b] if output.iter().all(|label| a.contains(label) || b.contains(label)) => {
-            let (x, y) = (n.tensor(i, 0)?, n.tensor(i, 1)?);
+            let (x, y) = (values[0], values[1]);
             let (x, a) = sum_out(i, x, a, &|label| b.contains(&label) || output.contains(&label));
             let (y, b) = sum_out(i, y, b, &|label| a.contains(&label) || output.contains(&label));
-            one(contract(i, (x, &a), (y, &b), &output))
+            contract(i, (x, &a), (y, &b), &output)
         }
-        _ => Err(unsupported()),
-    }
+        _ => return Err(unsupported()),
+    };
+    let Some(leading) = leading.filter(|_| output.first() == Some(&ELLIPSIS)) else { return one(result) };
+    // The ellipsis' dimensions again.
+    let shape = i.b.push(ShapeOf { dtype: DType::I64 }, &[result]);
+    let rest = part(i, shape, 1, output.len() - 1);
+    let shape = i.b.push(Concat { axis: 0 }, &[leading, rest]);
+    one(i.b.push(Reshape { zero_copies: false }, &[result, shape]))
 }
 
 /// Sums over the labels that nobody else has.

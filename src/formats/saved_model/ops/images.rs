@@ -1,11 +1,12 @@
 //! Resizing of images and selection of boxes.
 
-use super::{Outputs, one};
+use super::{Outputs, convolution, one};
 use crate::{
     formats::saved_model::import::{Import, Node, Value},
     ops::{
         boxes::SelectBoxes,
         cast::Cast,
+        detection::{CropAndResize, Patches, SelectBoxesByClass},
         image::DecodeImage,
         resize::{Coordinates, Resize, ResizeMode, Rounding},
     },
@@ -18,6 +19,7 @@ pub(super) enum Filter {
     Nearest,
     Bilinear,
     Bicubic,
+    Area,
 }
 
 /// Each of TensorFlow's decoders takes the files of the others too.
@@ -46,9 +48,10 @@ pub(super) fn resize(i: &mut Import<'_, '_>, n: &Node<'_>, filter: Filter) -> Ou
         Filter::Nearest if align_corners => ResizeMode::Nearest(Rounding::PreferCeil),
         Filter::Nearest => ResizeMode::Nearest(Rounding::Floor),
         Filter::Bilinear => ResizeMode::Linear,
+        Filter::Area => ResizeMode::Area,
         // Half-pixel centres come with Keys' coefficient, the older form with another.
         Filter::Bicubic => {
-            ResizeMode::Cubic { a: if half_pixel { -0.5 } else { -0.75 }, exclude_outside: half_pixel }
+            ResizeMode::CubicSteps { a: if half_pixel { -0.5 } else { -0.75 }, exclude_outside: half_pixel }
         }
     };
     let (mut x, size) = (n.tensor(i, 0)?, n.tensor(i, 1)?);
@@ -76,4 +79,39 @@ pub(super) fn select_boxes(i: &mut Import<'_, '_>, n: &Node<'_>, outputs: &[usiz
     }
     let made = i.b.push_many(SelectBoxes { pad: n.attributes.flag("pad_to_max_output_size") }, &inputs, 3);
     Ok(outputs.iter().map(|&output| Value::Tensor(made[output])).collect())
+}
+
+pub(super) fn select_boxes_by_class(i: &mut Import<'_, '_>, n: &Node<'_>) -> Outputs {
+    let inputs = n.tensors(i, 0)?;
+    let op = SelectBoxesByClass {
+        pad_per_class: n.attributes.flag("pad_per_class"),
+        clip: n.attributes.flag("clip_boxes"),
+    };
+    Ok(i.b.push_many(op, &inputs, 4).into_iter().map(Value::Tensor).collect())
+}
+
+/// Inputs: images, boxes, the image of each box, size.
+pub(super) fn crop(i: &mut Import<'_, '_>, n: &Node<'_>) -> Outputs {
+    let nearest = match n.attributes.text("method") {
+        "" | "bilinear" => false,
+        "nearest" => true,
+        other => return Err(format!("unknown method \"{other}\"").into()),
+    };
+    super::apply(i, n, CropAndResize { nearest, extrapolation: n.attributes.float("extrapolation_value") }, 4)
+}
+
+pub(super) fn patches(i: &mut Import<'_, '_>, n: &Node<'_>) -> Outputs {
+    let pair = |name: &str| -> Result<[usize; 2], super::Stop> {
+        let values = convolution::spatial(n, n.attributes.ints(name))?;
+        values.try_into().map_err(|_| format!("{name} has not 4 numbers").into())
+    };
+    let op = Patches {
+        window: pair("ksizes")?,
+        strides: pair("strides")?,
+        dilations: pair("rates")?,
+        padding: convolution::padding(n)?,
+    };
+    let x = super::arrays::as_float(i, n, 0)?;
+    let y = i.b.push(op, &[x]);
+    one(super::arrays::from_float(i, n, y)?)
 }

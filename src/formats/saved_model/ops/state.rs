@@ -24,8 +24,8 @@ pub(super) fn constant(i: &mut Import<'_, '_>, n: &Node<'_>) -> Outputs {
 pub(super) fn identity(i: &mut Import<'_, '_>, n: &Node<'_>) -> Outputs {
     let handle = n.attributes.type_tag("T") == i32::from(DataType::DtResource);
     match n.value(0)? {
-        value @ (Value::Variable(_) | Value::Table(_)) if handle => Ok(vec![value.clone()]),
-        Value::Table(table) => Ok(vec![Value::Table(*table)]),
+        value @ Value::Variable(_) if handle => Ok(vec![value.clone()]),
+        value @ (Value::Table(_) | Value::Array) => Ok(vec![value.clone()]),
         _ => one(n.tensor(i, 0)?),
     }
 }

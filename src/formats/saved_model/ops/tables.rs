@@ -104,3 +104,10 @@ pub(super) fn size(i: &mut Import<'_, '_>, n: &Node<'_>) -> Outputs {
     let size = i.model.tables[n.table(0)?].keys.len() as i64;
     one(i.b.constant(Tensor::scalar(size)))
 }
+
+/// All keys and all values.
+pub(super) fn export(i: &mut Import<'_, '_>, n: &Node<'_>) -> Outputs {
+    let table = n.table(0)?;
+    let (keys, values) = (i.model.tables[table].keys.clone(), i.model.tables[table].values.clone());
+    Ok([keys, values].map(|tensor| Value::Tensor(i.b.constant(tensor))).to_vec())
+}

@@ -7,7 +7,8 @@ use crate::{
     ops::{
         binary::Compare,
         text::{
-            AsString, MapStrings, ReduceJoin, StringEqual, StringFunction, StringJoin, StringSplit, Unit,
+            AnyOf, AsString, MapStrings, ReduceJoin, StringEqual, StringFunction, StringJoin, StringSplit,
+            Unit,
         },
     },
     tensor::DType,
@@ -37,6 +38,13 @@ pub(super) fn hash_bucket(i: &mut Import<'_, '_>, n: &Node<'_>) -> Outputs {
     let buckets = u64::try_from(n.attributes.int("num_buckets")).ok().filter(|&buckets| buckets > 0);
     let buckets = buckets.ok_or("num_buckets is not positive")?;
     map(i, n, StringFunction::HashBucket { buckets })
+}
+
+pub(super) fn keyed_hash_bucket(i: &mut Import<'_, '_>, n: &Node<'_>) -> Outputs {
+    let buckets = u64::try_from(n.attributes.int("num_buckets")).ok().filter(|&buckets| buckets > 0);
+    let buckets = buckets.ok_or("num_buckets is not positive")?;
+    let &[first, second] = n.attributes.ints("key") else { return Err("the key is not two numbers".into()) };
+    map(i, n, StringFunction::KeyedHashBucket { buckets, key: [first as u64, second as u64] })
 }
 
 pub(super) fn static_regex_replace(i: &mut Import<'_, '_>, n: &Node<'_>) -> Outputs {
@@ -81,8 +89,17 @@ pub(super) fn reduce_join(i: &mut Import<'_, '_>, n: &Node<'_>) -> Outputs {
     apply(i, n, ReduceJoin { axes, keep_dims: n.attributes.flag("keep_dims"), separator }, 1)
 }
 
+/// Cut at each character of the delimiter.
+pub(super) fn split_at_any(i: &mut Import<'_, '_>, n: &Node<'_>) -> Outputs {
+    let (x, delimiter) = (n.tensor(i, 0)?, n.tensor(i, 1)?);
+    let any_of = Some(AnyOf { skip_empty: n.attributes.flag("skip_empty") });
+    let outputs = i.b.push_many(StringSplit { most: -1, any_of }, &[x, delimiter], 3);
+    Ok(outputs.into_iter().map(Value::Tensor).collect())
+}
+
 pub(super) fn split(i: &mut Import<'_, '_>, n: &Node<'_>) -> Outputs {
     let (x, separator) = (n.tensor(i, 0)?, n.tensor(i, 1)?);
-    let outputs = i.b.push_many(StringSplit { most: n.attributes.int("maxsplit") }, &[x, separator], 3);
+    let outputs =
+        i.b.push_many(StringSplit { most: n.attributes.int("maxsplit"), any_of: None }, &[x, separator], 3);
     Ok(outputs.into_iter().map(Value::Tensor).collect())
 }
