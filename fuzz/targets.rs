@@ -8,9 +8,14 @@ use std::sync::{Arc, LazyLock};
 
 use bytes::Bytes;
 use kinglet::{
-    api::json::{Collector, Conversion, Document, Value},
+    api::{
+        auth::{Tokens, signature::Signed},
+        json::{Collector, Conversion, Document, Value},
+    },
+    ops::image::decode_upright,
     wire::{
-        Clock, Context, Handler, Limits, Request, Response, grpc, hpack::Decoder, http1, http2, multipart,
+        Clock, Context, Handler, Headers, Limits, Request, Response, grpc, hpack::Decoder, http1, http2,
+        multipart,
     },
 };
 
@@ -25,6 +30,8 @@ pub(crate) const TARGETS: &[(&str, Target, fn() -> Vec<Vec<u8>>)] = &[
     ("grpc", grpc, grpc_seeds),
     ("multipart", multipart, multipart_seeds),
     ("json", json, json_seeds),
+    ("image", image, image_seeds),
+    ("tokens", tokens, token_seeds),
 ];
 
 struct Echo;
@@ -84,6 +91,54 @@ fn play_http1(pieces: &[&[u8]]) -> (Vec<String>, Vec<u8>) {
     let answers =
         output.windows(9).filter(|window| window.starts_with(b"HTTP/1.") && window[8] == b' ').count();
     (requests, answers.to_string().into_bytes())
+}
+
+/// Image files: what is decoded has the size that it says, and no more pixels than are allowed.
+pub(crate) fn image(bytes: &[u8]) {
+    const MAX_PIXELS: usize = 1 << 14;
+    if let Ok(picture) = decode_upright(bytes, MAX_PIXELS) {
+        assert!((1..=MAX_PIXELS).contains(&(picture.height * picture.width)));
+        assert_eq!(picture.pixels.len(), picture.height * picture.width * picture.channels);
+        let (height, width) = (picture.height, picture.width);
+        assert_eq!(picture.with_channels(3).pixels.len(), height * width * 3);
+    }
+}
+
+fn image_seeds() -> Vec<Vec<u8>> {
+    let files: [&[u8]; 10] = [
+        include_bytes!("seeds/baseline.jpg"),
+        include_bytes!("seeds/progressive.jpg"),
+        include_bytes!("seeds/grey.jpg"),
+        include_bytes!("seeds/rgb.png"),
+        include_bytes!("seeds/palette.png"),
+        include_bytes!("seeds/palette.gif"),
+        include_bytes!("seeds/palette.bmp"),
+        include_bytes!("seeds/rgb.bmp"),
+        include_bytes!("seeds/lossy.webp"),
+        include_bytes!("seeds/lossless.webp"),
+    ];
+    files.iter().map(|file| file.to_vec()).collect()
+}
+
+/// Token files and the header of a signed request; errors do not show what was read.
+pub(crate) fn tokens(bytes: &[u8]) {
+    let text = String::from_utf8_lossy(bytes);
+    if let Err(error) = Tokens::parse(&text, "file") {
+        let shown = error.to_string();
+        assert!(!text.split_whitespace().any(|word| word.len() > 20 && shown.contains(word)), "{shown}");
+    }
+    let headers = Headers::new().with("x-sdk-date", text.lines().next().unwrap_or_default());
+    let _ = Signed::parse(&text, &headers);
+}
+
+fn token_seeds() -> Vec<Vec<u8>> {
+    let hash = "2bb80d537b1da3e38bd30361aa855686bde0eacd7162fef6a25fe97bf527a25b";
+    vec![
+        format!("# tokens\na {hash}\nb plain:other-token-0123456789 2030-12-31 m1,m2*\n").into_bytes(),
+        format!("c key:ACCESS:secret-0123456789-abcdefgh - iris\nd {hash} 2030-12-31T00:00:00Z *\n")
+            .into_bytes(),
+        format!("Access=A, SignedHeaders=host;x-sdk-date, Signature={hash}").into_bytes(),
+    ]
 }
 
 /// HTTP/2: frames after a good start. What comes back consists of whole frames.

@@ -108,7 +108,10 @@ impl Tokens {
     }
 
     /// Reads lines; also says how many tokens stand there as they are.
-    pub(super) fn parse(text: &str, file: &str) -> Result<(Self, usize), AuthError> {
+    ///
+    /// # Errors
+    /// As [`Tokens::from_file`]; `file` is what they call it.
+    pub fn parse(text: &str, file: &str) -> Result<(Self, usize), AuthError> {
         let (mut tokens, mut readable) = (Self::default(), 0);
         for (number, line) in text.lines().enumerate() {
             let line_error = |expected| AuthError::Line { file: file.to_owned(), line: number + 1, expected };

@@ -22,6 +22,8 @@ pub fn suggest(python: &str, input: Option<&str>) -> String {
         || code.contains("imdecode");
     if is_image {
         let name = input.map(str::to_owned).or(named).unwrap_or_else(|| "images".to_owned());
+        let bare = name.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-'));
+        let name = if bare { name } else { format!("{name:?}") };
         line(&mut text, format_args!("[input.{name}]"));
         image(&code, &mut text);
     } else if code.contains("req_data") {
@@ -236,6 +238,7 @@ activation = \"softmax\"
             "for item in data['data']['req_data']:\n  row = [float(item['attr_a']), float(item['attr_b'])]\n";
         assert!(suggest(table, None).contains("columns = [\"attr_a\", \"attr_b\"]"));
         let detector = "img = cv2.imdecode(x, 1)\nimg = cv2.resize(img, (352, 352)) / 255.0\nboxes = nms(out, iou_thresh=.45)\n";
+        assert!(suggest(detector, Some("input.1")).contains("[input.\"input.1\"]"));
         let text = suggest(detector, None);
         for part in
             ["channels = \"bgr\"", "size = [352, 352]", "kind = \"detection\"", "iou_threshold = 0.45"]

@@ -29,12 +29,16 @@ pub struct Picture {
 /// # Errors
 /// The bytes are none of the formats or damaged, or have more than `max_pixels`.
 pub fn decode_upright(file: &[u8], max_pixels: usize) -> Result<Picture, OpError> {
-    let orientation = match file {
-        [0xff, 0xd8, 0xff, ..] => exif::of_jpeg(file),
-        [b'R', b'I', b'F', b'F', ..] => webp_orientation(file),
-        _ => 1,
-    };
-    Ok(decode(file, max_pixels, true)?.upright(orientation))
+    // The decoders are others' code: one that gives up on a hostile file fails this file and nothing else.
+    let decoded = std::panic::catch_unwind(|| {
+        let orientation = match file {
+            [0xff, 0xd8, 0xff, ..] => exif::of_jpeg(file),
+            [b'R', b'I', b'F', b'F', ..] => webp_orientation(file),
+            _ => 1,
+        };
+        Ok(decode(file, max_pixels, true)?.upright(orientation))
+    });
+    decoded.unwrap_or_else(|_| Err(OpError::invalid("the image file is damaged")))
 }
 
 /// Decodes a file as it lies; `palettes` says whether those of BMP files count (TensorFlow ignores them).
