@@ -471,10 +471,7 @@ pub(super) unsafe fn attention_weights<I: Isa>(isa: I, work: &Weights) -> (f32, 
             }
             index += I::LANES;
         }
-        let mut greatest = f32::NEG_INFINITY;
-        for &lane in &isa.lanes(largest)[..I::LANES] {
-            greatest = if greatest > lane { greatest } else { lane };
-        }
+        let greatest = isa.reduce_max(largest);
         // All are minus infinity: any finite shift makes them weigh nothing.
         let shift = isa.splat(if greatest == f32::NEG_INFINITY { 0.0 } else { greatest });
         let mut sums = isa.splat(0.0);

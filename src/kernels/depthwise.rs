@@ -60,12 +60,7 @@ pub(super) fn run(
             unsafe {
                 run_line(kernels, conv, packed, x, index, &cut, channels.clone(), to, residual, epilogue)
             };
-            let Some(activation) = epilogue.activation else { return };
-            if channels.len() == conv.out_channels {
-                // SAFETY: in place over the line.
-                unsafe { kernels.unary_run(activation, to, to, line) };
-                return;
-            }
+            let Some(activation) = epilogue.activation.filter(|_| cut.block_parts > 1) else { return };
             for pixel in 0..conv.out_width {
                 // SAFETY: in place over the channels of a pixel.
                 unsafe {
@@ -74,6 +69,14 @@ pub(super) fn run(
                 }
             }
         });
+        if let Some(activation) = epilogue.activation.filter(|_| cut.block_parts == 1) {
+            let lines = part(cut.lines, cut.line_parts, task);
+            // SAFETY: in place over the task's lines, whose channels are all its own.
+            unsafe {
+                let at = data.get().add(lines.start * line);
+                kernels.unary_run(activation, at, at, lines.len() * line);
+            }
+        }
     });
 }
 
@@ -389,8 +392,8 @@ unsafe fn tiles<I: Isa, F: Format, const WIDTH: usize, const STRIDE: usize>(isa:
         let mut column = 0;
         while column < width {
             let left = width - column;
-            // Five weights leave too few registers for seven sums.
-            if WIDTH < 5 && left > SHORT && width >= LONG {
+            // Five weights leave too few of sixteen registers for seven sums.
+            if (WIDTH < 5 || I::TILE_VECTORS > 2) && left > SHORT && width >= LONG {
                 tile::<I, F, WIDTH, STRIDE, LONG>(isa, line, column.min(width - LONG));
                 column += LONG;
             } else {

@@ -145,9 +145,11 @@ pub(super) fn exp_nonpositive<I: Isa>(isa: I, x: I::F32) -> I::F32 {
 /// `numerator / (1 + e^-x)`; below -87 the quotient stays what it is there, about 1e-38.
 #[inline(always)]
 pub(super) fn times_sigmoid<I: Isa>(isa: I, numerator: I::F32, x: I::F32) -> I::F32 {
-    // Above 87 the sum is 1 for any smaller power, too.
-    let negated = isa.min(isa.splat(87.0), isa.neg(x));
-    isa.quotient(numerator, isa.add(isa.splat(1.0), exp_in_range(isa, negated)))
+    // Beyond 87 the sum is 1, or so large that the quotient is all but nothing.
+    let (n, tail) = reduce_exp(isa, clamp(isa, isa.neg(x), -87.0, 87.0));
+    let scale = power_of_two(isa, isa.to_int(n));
+    let power = isa.mul_add(tail, scale, scale);
+    isa.quotient(numerator, isa.add(isa.splat(1.0), power))
 }
 
 /// Hyperbolic tangent, as `m / (m + 2)` with `m = e^2|x| - 1`, which loses nothing near zero.

@@ -242,6 +242,15 @@ impl<R: Rows<f32>> Shared<'_, R> {
         }
         if let Some(activation) = self.epilogue.activation {
             let columns = self.columns(&panels);
+            if columns.len() == self.stride {
+                // Whole rows, one after the other: few columns would be too short for the loops of vectors.
+                // SAFETY: the rows are written, and belong to this task.
+                unsafe {
+                    let at = data.add(rows.start * self.stride);
+                    self.kernels.unary_run(activation, at, at, rows.len() * self.stride);
+                }
+                return;
+            }
             for row in rows {
                 // SAFETY: the row's columns are written, and belong to this task.
                 unsafe {

@@ -97,10 +97,7 @@ pub(super) unsafe fn softmax_row<I: Isa>(isa: I, x: *const f32, out: *mut f32, l
             largest = isa.max(largest, isa.load(x.add(index)));
             index += I::LANES;
         }
-        let mut greatest = f32::NEG_INFINITY;
-        for &lane in &isa.lanes(largest)[..I::LANES] {
-            greatest = if greatest > lane { greatest } else { lane };
-        }
+        let mut greatest = isa.reduce_max(largest);
         while index < length {
             let value = *x.add(index);
             greatest = if greatest > value { greatest } else { value };

@@ -248,6 +248,20 @@ pub(crate) unsafe trait Isa: Copy {
         let sign = self.and(self.to_bits(b), self.splat_int(i32::MIN));
         self.bits_to_float(self.or(self.and(self.to_bits(a), self.splat_int(i32::MAX)), sign))
     }
+    /// The greatest of the lanes, none of which is NaN; otherwise any of them.
+    #[inline(always)]
+    fn reduce_max(self, a: Self::F32) -> f32 {
+        let mut lanes = self.lanes(a);
+        let mut width = Self::LANES;
+        while width > 1 {
+            width /= 2;
+            for lane in 0..width {
+                let (left, right) = (lanes[lane], lanes[lane + width]);
+                lanes[lane] = if left > right { left } else { right };
+            }
+        }
+        lanes[0]
+    }
     /// The sum of the lanes, added in pairs.
     #[inline(always)]
     fn reduce_add(self, a: Self::F32) -> f32 {
