@@ -159,8 +159,10 @@ pub mod detection;
 pub mod example;
 pub mod gather;
 pub mod generate;
+pub mod grid_sample;
 pub mod image;
 pub mod join;
+pub mod late;
 pub mod layout;
 pub mod list;
 pub mod lookup;
@@ -168,6 +170,7 @@ pub mod matmul;
 pub mod norm;
 pub mod pad;
 pub mod pool;
+pub mod quant;
 pub mod quantized;
 pub mod recurrent;
 pub mod reduce;
@@ -192,6 +195,8 @@ ops! {
     binary::Binary, binary::Compare, binary::Logical, binary::Not, binary::Select,
     cast::Cast, cast::Bitcast,
     conv::Conv, conv_transpose::ConvTranspose,
+    late::WithAxes,
+    quant::Quantize, quant::Dequantize,
     matmul::MatMul,
     pool::Pool,
     reduce::Reduce,
@@ -210,7 +215,7 @@ ops! {
     generate::Size, generate::Rank, generate::BroadcastShapes,
     example::ParseExample,
     top_k::TopK, boxes::NonMaxSuppression, boxes::SelectBoxes, unique::Unique,
-    resize::Resize,
+    resize::Resize, grid_sample::GridSample,
     norm::LayerNorm, norm::InstanceNorm, norm::Lrn,
     text::MapStrings, text::StringJoin, text::ReduceJoin, text::StringSplit, text::Substr, text::StringEqual,
     text::AsString,

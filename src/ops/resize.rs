@@ -71,7 +71,8 @@ pub enum Coordinates {
     TensorflowHalfPixel,
 }
 
-/// `x` scaled along some axes to the sizes of input 1 (integers, one per axis), or by `scales`.
+/// `x` scaled along some axes to the sizes of input 1 (integers, one per axis) or by its scales (`float`), or
+/// by `scales`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Resize {
     /// Interpolation.
@@ -108,6 +109,9 @@ impl Resize {
     }
 
     fn scaled(&self, from: &Shape, scales: &[f32]) -> Result<Vec<i64>, OpError> {
+        if scales.len() != self.axes.len() {
+            return Err(OpError::invalid(format!("scales {scales:?} do not fit axes {:?}", self.axes)));
+        }
         let sizes = self.axes.iter().zip(scales).map(|(&axis, &scale)| {
             if scale > 0.0 && scale.is_finite() {
                 return Ok((from[axis_of(from, axis)?] as f32 * scale).floor() as i64);
@@ -117,12 +121,24 @@ impl Resize {
         sizes.collect()
     }
 
+    /// The scales, where they and not the sizes are given; `None` in place of a value that is not known.
+    fn scales(&self, inputs: &[Fact]) -> Result<Option<Option<Vec<f32>>>, OpError> {
+        match (&self.scales, inputs.get(1)) {
+            (Some(scales), _) => Ok(Some(Some(scales.clone()))),
+            (None, Some(given)) if given.dtype == DType::F32 => {
+                let known = given.value.as_ref().map(|value| value.as_slice::<f32>().map(<[f32]>::to_vec));
+                Ok(Some(known.transpose()?))
+            }
+            _ => Ok(None),
+        }
+    }
+
     /// The taps of each axis that changes, by axis.
-    fn taps(&self, from: &Shape, to: &Shape) -> Result<Vec<(usize, Taps)>, OpError> {
+    fn taps(&self, from: &Shape, to: &Shape, scales: Option<&[f32]>) -> Result<Vec<(usize, Taps)>, OpError> {
         let mut taps = Vec::new();
         for (position, &axis) in self.axes.iter().enumerate() {
             let axis = axis_of(from, axis)?;
-            let scale = self.scales.as_ref().and_then(|scales| scales.get(position)).copied();
+            let scale = scales.and_then(|scales| scales.get(position)).copied();
             let line = Line { from: from[axis], to: to[axis], scale };
             let made =
                 Taps::new(self.mode, |position| line.source(self.coordinates, position), line.from, line.to)?;
@@ -137,15 +153,12 @@ impl Resize {
 impl Operator for Resize {
     fn infer(&self, inputs: &[Fact]) -> Result<Inferred, OpError> {
         let from = &inputs.first().ok_or_else(|| OpError::invalid("nothing to resize"))?.shape;
-        let sizes = match &self.scales {
-            Some(scales) => {
-                expect_inputs(inputs, 1..=1)?;
-                self.scaled(from, scales)?
-            }
-            None => {
-                expect_inputs(inputs, 2..=2)?;
-                known_integers!(inputs, 1)
-            }
+        let count = if self.scales.is_some() { 1 } else { 2 };
+        expect_inputs(inputs, count..=count)?;
+        let sizes = match self.scales(inputs)? {
+            Some(Some(scales)) => self.scaled(from, &scales)?,
+            Some(None) => return Ok(Inferred::NeedsValue(1)),
+            None => known_integers!(inputs, 1),
         };
         let interpolates = !matches!(self.mode, ResizeMode::Nearest(_));
         if interpolates && inputs[0].dtype != DType::F32 {
@@ -159,12 +172,13 @@ impl Operator for Resize {
 
     fn lower(&self, cx: &Lower<'_>) -> Result<Step, OpError> {
         let from = &cx.inputs[0].shape;
-        let sizes = match &self.scales {
+        let scales = self.scales(cx.inputs)?.flatten();
+        let sizes = match &scales {
             Some(scales) => self.scaled(from, scales)?,
             None => planned_integers(cx.inputs, 1)?,
         };
         let to = self.resized(from, &sizes)?;
-        let mut taps = self.taps(from, &to)?;
+        let mut taps = self.taps(from, &to, scales.as_deref())?;
         if taps.is_empty() {
             return Ok(Step::alias());
         }
@@ -202,7 +216,11 @@ impl Line {
             Coordinates::PytorchHalfPixel if self.to == 1 => 0.0,
             Coordinates::HalfPixel | Coordinates::PytorchHalfPixel => stretched(i + 0.5) - 0.5,
             Coordinates::AlignCorners if self.to == 1 => 0.0,
-            Coordinates::AlignCorners => i * ((from - 1.0) / (to - 1.0)),
+            // ONNX: the length by the scale before it is rounded down.
+            Coordinates::AlignCorners => {
+                let to = self.scale.map_or(to, |scale| from * scale);
+                i * ((from - 1.0) / (to - 1.0))
+            }
             Coordinates::Asymmetric => stretched(i),
             Coordinates::TensorflowHalfPixel => stretched(i + 0.5),
         }
