@@ -15,7 +15,9 @@ use crate::{
 };
 use std::collections::HashMap;
 
-const STAND_INS: [usize; 2] = [5040, 10080];
+const STAND_INS: [usize; 2] = [480, 960];
+/// Elements of a tensor that shape rules are tried with.
+const MAX_TRIED: usize = 1 << 62;
 
 /// What is known of one value.
 #[derive(Clone, Debug)]
@@ -129,6 +131,13 @@ impl Facts {
             None => self.known.get(value).cloned(),
         };
         let inputs: Vec<Known> = node.inputs.iter().map(known).collect::<Option<_>>()?;
+        let tries = inputs.iter().flat_map(|known| &known.tries);
+        if tries
+            .map(|fact| fact.shape.checked_elements())
+            .any(|found| found.is_none_or(|found| found > MAX_TRIED))
+        {
+            return None;
+        }
         let mut exact = inputs.iter().all(|known| known.exact);
         if let Op::Squeeze(squeeze) = &node.op
             && squeeze.axes.is_empty()
@@ -191,6 +200,7 @@ fn ranks(node: &Node, inputs: &[Fact], size: usize) -> Option<Vec<Fact>> {
         Op::Reshape(_) => open(x.dtype, length()?),
         Op::BroadcastTo(_) => open(x.dtype, length()?.max(x.rank())),
         Op::Range(_) => open(x.dtype, 1),
+        Op::Squeeze(op) => open(x.dtype, x.rank().checked_sub(op.axes.len())?),
         Op::OneHot(_) => open(inputs.get(2)?.dtype, x.rank() + 1),
         Op::TopK(op) => return Some(vec![open(x.dtype, x.rank()), open(op.indices, x.rank())]),
         Op::Binary(_) | Op::MatMul(_) => open(x.dtype, widest()),
@@ -203,7 +213,13 @@ fn ranks(node: &Node, inputs: &[Fact], size: usize) -> Option<Vec<Fact>> {
         | Op::Resize(_)
         | Op::Split(_)
         | Op::Conv(_)
+        | Op::ConvTranspose(_)
         | Op::Pool(_)
+        | Op::Softmax(_)
+        | Op::LayerNorm(_)
+        | Op::InstanceNorm(_)
+        | Op::Lrn(_)
+        | Op::GridSample(_)
         | Op::Concat(_)
         | Op::DepthToSpace(_)
         | Op::SpaceToDepth(_) => open(x.dtype, x.rank()),

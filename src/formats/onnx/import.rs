@@ -114,7 +114,7 @@ impl<'a> Import<'a> {
         let attributes = self.scopes.last().map(|scope| scope.attributes.clone()).unwrap_or_default();
         let mut scope = Scope {
             names: HashMap::new(),
-            declared: infos.map(|info| (info.name.as_str(), tensor::declared(info))).collect(),
+            declared: infos.map(|info| (info.name.as_str(), tensor::declared(info).open())).collect(),
             level: self.outer.len(),
             closed: false,
             opsets,
@@ -424,7 +424,8 @@ impl<'a> Import<'a> {
             .map(|(info, given)| {
                 let declared = tensor::declared(info);
                 let dtype = given.dtype.or(declared.dtype).unwrap_or(DType::F32);
-                let dims = given.dims.clone().or(declared.dims);
+                // What a file claims of values in between is good for the rank only.
+                let dims = given.dims.clone().or(declared.open().dims);
                 let value = self.b.input(info.name.as_str(), dtype, dims.clone());
                 self.facts.declare(&self.b, value, &Declared { dtype: Some(dtype), dims, nested: false });
                 value

@@ -108,19 +108,6 @@ impl<'a> Node<'a> {
         }
     }
 
-    /// Integers that older operator sets have as an attribute and newer ones as input `index`.
-    pub(super) fn integers_or(
-        &self,
-        import: &mut Import<'a>,
-        attribute: &str,
-        index: usize,
-    ) -> Result<Option<Vec<i64>>, Stop> {
-        match self.attributes.ints(attribute) {
-            Some(values) => Ok(Some(values.to_vec())),
-            None => self.integers(import, index),
-        }
-    }
-
     /// Input `index` as one integer known while loading.
     pub(super) fn integer(&self, import: &mut Import<'a>, index: usize) -> Result<i64, Stop> {
         match self.integers(import, index)?.as_deref() {

@@ -4,14 +4,20 @@
 //! line stands in the files beside this one.
 
 mod arrays;
+mod attention;
+mod contrib;
 mod control;
 mod convolution;
+mod einsum;
+mod loss;
 mod math;
 mod norm;
+mod quant;
 mod recurrent;
 mod reduce;
 mod resize;
 mod sequence;
+mod volumes;
 
 use super::{
     import::Import,
@@ -25,7 +31,7 @@ use crate::{
 use std::{collections::HashMap, sync::LazyLock};
 
 /// The newest version of the standard operator set that is known.
-pub(super) const NEWEST: i64 = 26;
+pub(super) const NEWEST: i64 = 28;
 
 /// Imports a node: its outputs, in order.
 pub(super) type Row = for<'a> fn(&mut Import<'a>, &Node<'a>) -> Outputs;
@@ -47,7 +53,8 @@ pub(super) fn names() -> impl Iterator<Item = String> {
 }
 
 fn rows() -> impl Iterator<Item = (&'static str, &'static str, Row)> {
-    STANDARD.iter().map(|&(name, row)| ("", name, row))
+    let microsoft = contrib::MICROSOFT.iter().map(|&(name, row)| ("com.microsoft", name, row));
+    STANDARD.iter().map(|&(name, row)| ("", name, row)).chain(microsoft)
 }
 
 #[rustfmt::skip]
@@ -119,6 +126,11 @@ const STANDARD: &[(&str, Row)] = &[
     ("Not", |i, n| apply(i, n, ops::binary::Not, 1)),
     ("Shrink", math::shrink),
     ("Swish", math::swish),
+    ("IsNaN", math::is_nan),
+    ("IsInf", math::is_inf),
+    ("BitwiseNot", math::bitwise_not),
+    ("CumSum", |i, n| math::cumulative(i, n, false)),
+    ("CumProd", |i, n| math::cumulative(i, n, true)),
 
     // Functions of two and more arguments, with broadcasting.
     ("Add", |i, n| math::arithmetic(i, n, B::Add)),
@@ -149,13 +161,18 @@ const STANDARD: &[(&str, Row)] = &[
     // Products and convolutions.
     ("MatMul", math::mat_mul),
     ("Gemm", math::gemm),
+    ("Einsum", einsum::einsum),
     ("Conv", convolution::conv),
+    ("ConvTranspose", convolution::conv_transpose),
+    ("LpPool", |i, n| convolution::lp_pool(i, n, false)),
+    ("GlobalLpPool", |i, n| convolution::lp_pool(i, n, true)),
     ("MaxPool", |i, n| convolution::pool(i, n, PoolKind::Max)),
     ("AveragePool", |i, n| convolution::pool(i, n, PoolKind::Average { count_include_pad: n.attributes.flag("count_include_pad") })),
     ("GlobalAveragePool", |i, n| convolution::global_pool(i, n, R::Mean)),
     ("GlobalMaxPool", |i, n| convolution::global_pool(i, n, R::Max)),
     ("Resize", resize::resize),
     ("Upsample", resize::upsample),
+    ("GridSample", resize::grid_sample),
 
     // Normalisations.
     ("BatchNormalization", norm::batch_norm),
@@ -164,6 +181,27 @@ const STANDARD: &[(&str, Row)] = &[
     ("LRN", norm::lrn),
     ("Softmax", |i, n| norm::softmax(i, n, false)),
     ("LogSoftmax", |i, n| norm::softmax(i, n, true)),
+
+    ("RMSNormalization", norm::rms_norm),
+    // Not in the standard, but PyTorch exports for ONNX Runtime have it there.
+    ("SimplifiedLayerNormalization", norm::rms_norm),
+    ("GroupNormalization", norm::group_norm),
+    ("LpNormalization", norm::lp_norm),
+    ("MeanVarianceNormalization", norm::mean_variance),
+    ("Hardmax", norm::hardmax),
+    ("NegativeLogLikelihoodLoss", loss::negative_log_likelihood),
+    ("SoftmaxCrossEntropyLoss", loss::softmax_cross_entropy),
+    ("Attention", attention::attention),
+    ("RotaryEmbedding", attention::rotary),
+
+    // Narrow integers.
+    ("QuantizeLinear", quant::quantize),
+    ("DequantizeLinear", quant::dequantize),
+    ("DynamicQuantizeLinear", quant::dynamic_quantize),
+    ("MatMulInteger", quant::mat_mul_integer),
+    ("ConvInteger", quant::conv_integer),
+    ("QLinearMatMul", quant::q_linear_mat_mul),
+    ("QLinearConv", quant::q_linear_conv),
 
     // Recurrent layers.
     ("LSTM", recurrent::lstm),
@@ -215,6 +253,11 @@ const STANDARD: &[(&str, Row)] = &[
     ("ReverseSequence", arrays::reverse_sequence),
     ("DepthToSpace", arrays::depth_to_space),
     ("SpaceToDepth", arrays::space_to_depth),
+    ("Compress", arrays::compress),
+    ("Unique", arrays::unique),
+    ("CenterCropPad", arrays::center_crop_pad),
+    ("StringConcat", arrays::string_concat),
+    ("RegexFullMatch", arrays::regex_full_match),
     ("NonMaxSuppression", arrays::non_max_suppression),
 ];
 

@@ -54,6 +54,14 @@ pub(super) struct Declared {
     pub(super) nested: bool,
 }
 
+impl Declared {
+    /// The same without the sizes of dimensions.
+    pub(super) fn open(mut self) -> Self {
+        self.dims.iter_mut().flatten().for_each(|dim| *dim = None);
+        self
+    }
+}
+
 /// Reads a declaration.
 pub(super) fn declared(info: &ValueInfoProto) -> Declared {
     match info.r#type.as_ref() {

@@ -11,16 +11,19 @@ use crate::{
     ops::{
         boxes::NonMaxSuppression,
         cast::Cast,
-        gather::{GatherNd, OneHot},
-        generate::{EyeLike, Trilu},
+        gather::{Gather, GatherNd, OneHot},
+        generate::{EyeLike, NonZero, Trilu},
         join::{BroadcastTo, Concat, Split, SplitSizes},
+        late::WithAxes,
         layout::{DepthToSpace, ReverseSequence, SpaceToDepth, Transpose},
         pad::{Pad, PadMode},
         reduce::Reduce,
         scatter::{Reduction, ScatterElements, ScatterNd},
         shape::{ExpandDims, Reshape, ShapeOf, Squeeze},
         slice::Slice,
+        text::{MapStrings, StringFunction, StringJoin},
         top_k::TopK,
+        unique::Unique,
     },
     tensor::{Bytes, DType, Tensor},
 };
@@ -160,17 +163,48 @@ pub(super) fn flatten<'a>(i: &mut Import<'a>, n: &Node<'a>) -> Outputs {
     one(i.b.push(Reshape { zero_copies: true }, &[x, shape]))
 }
 
+/// Axes that an attribute or a known input tells; else the input.
+pub(super) enum Axes {
+    Known(Option<Vec<i64>>),
+    Computed(ValueId),
+}
+
+pub(super) fn axes<'a>(i: &mut Import<'a>, n: &Node<'a>) -> Result<Axes, Stop> {
+    if let Some(axes) = n.attributes.ints("axes") {
+        return Ok(Axes::Known(Some(axes.to_vec())));
+    }
+    let Some(input) = n.optional(1)? else { return Ok(Axes::Known(None)) };
+    let known = i.known_value(input).map(|axes| axes.to_i64_vec().map_err(|error| error.to_string()));
+    Ok(match known {
+        Some(axes) => Axes::Known(Some(axes?)),
+        None => Axes::Computed(input),
+    })
+}
+
 pub(super) fn squeeze<'a>(i: &mut Import<'a>, n: &Node<'a>) -> Outputs {
     let x = n.tensor(0)?;
-    let axes = n.integers_or(i, "axes", 1)?.unwrap_or_default();
-    one(i.b.push(Squeeze { axes }, &[x]))
+    one(match axes(i, n)? {
+        Axes::Known(axes) => i.b.push(Squeeze { axes: axes.unwrap_or_default() }, &[x]),
+        Axes::Computed(axes) => {
+            let of = Box::new(Squeeze { axes: Vec::new() }.into());
+            i.b.push(WithAxes { of, none_keeps: false }, &[x, axes])
+        }
+    })
 }
 
 pub(super) fn unsqueeze<'a>(i: &mut Import<'a>, n: &Node<'a>) -> Outputs {
     let x = n.tensor(0)?;
-    let axes = n.integers_or(i, "axes", 1)?.ok_or("axes are missing")?;
-    let y = i.b.push(ExpandDims { axes }, &[x]);
-    one(if i.b.constant_value(x).is_some() { i.folded(y) } else { y })
+    match axes(i, n)? {
+        Axes::Known(None) => Err("axes are missing".into()),
+        Axes::Known(Some(axes)) => {
+            let y = i.b.push(ExpandDims { axes }, &[x]);
+            one(if i.b.constant_value(x).is_some() { i.folded(y) } else { y })
+        }
+        Axes::Computed(axes) => {
+            let of = Box::new(ExpandDims { axes: Vec::new() }.into());
+            one(i.b.push(WithAxes { of, none_keeps: false }, &[x, axes]))
+        }
+    }
 }
 
 pub(super) fn transpose<'a>(i: &mut Import<'a>, n: &Node<'a>) -> Outputs {
@@ -394,6 +428,9 @@ pub(super) fn depth_to_space<'a>(i: &mut Import<'a>, n: &Node<'a>) -> Outputs {
 }
 
 pub(super) fn space_to_depth<'a>(i: &mut Import<'a>, n: &Node<'a>) -> Outputs {
+    if n.attributes.text("mode", "DCR") != "DCR" {
+        return Err("only the order of depth, column, row is supported".into());
+    }
     let op = SpaceToDepth { block: block(n)? };
     let x = n.tensor(0)?;
     one(convolution::channels_last(i, x, 4, |i, x| Ok(i.b.push(op, &[x])))?)
@@ -412,4 +449,64 @@ pub(super) fn non_max_suppression<'a>(i: &mut Import<'a>, n: &Node<'a>) -> Outpu
     }
     let center = n.attributes.flag("center_point_box");
     one(i.b.push(NonMaxSuppression { center }, &inputs))
+}
+
+/// The elements, or the slices along an axis, where a condition holds.
+pub(super) fn compress<'a>(i: &mut Import<'a>, n: &Node<'a>) -> Outputs {
+    let (mut x, condition) = (n.tensor(0)?, n.tensor(1)?);
+    let axis = match n.attributes.has("axis") {
+        true => n.attributes.int("axis", 0),
+        false => {
+            let flat = i.b.integers(&[-1]);
+            x = i.b.push(Reshape { zero_copies: false }, &[x, flat]);
+            0
+        }
+    };
+    let places = i.b.push(NonZero { columns: true }, &[condition]);
+    let places = i.b.push(Squeeze { axes: vec![0] }, &[places]);
+    one(i.b.push(Gather { axis, batch_dims: 0, negative: false }, &[x, places]))
+}
+
+pub(super) fn unique<'a>(i: &mut Import<'a>, n: &Node<'a>) -> Outputs {
+    let x = n.tensor(0)?;
+    if n.attributes.has("axis") && i.rank(x)? != 1 {
+        return Err("different slices along an axis are not supported".into());
+    }
+    let op = Unique { sorted: n.attributes.int("sorted", 1) != 0, indices: DType::I64 };
+    many(i.b.push_many(op, &[x], 4))
+}
+
+/// Strings joined pairwise.
+pub(super) fn string_concat<'a>(i: &mut Import<'a>, n: &Node<'a>) -> Outputs {
+    apply(i, n, StringJoin { separator: String::new() }, 2)
+}
+
+pub(super) fn regex_full_match<'a>(i: &mut Import<'a>, n: &Node<'a>) -> Outputs {
+    let pattern = n.attributes.text("pattern", "").to_owned();
+    apply(i, n, MapStrings { function: StringFunction::RegexFullMatch { pattern } }, 1)
+}
+
+/// Cut off or padded around the centre to a shape that is known while loading.
+pub(super) fn center_crop_pad<'a>(i: &mut Import<'a>, n: &Node<'a>) -> Outputs {
+    let x = n.tensor(0)?;
+    let dims = i.dims(x).ok_or("the input's rank cannot be told")?;
+    let sizes = n.integers(i, 1)?.unwrap_or_default();
+    let axes = match n.attributes.ints("axes") {
+        Some(axes) => axes.to_vec(),
+        None => (0..dims.len() as i64).collect(),
+    };
+    let mut pads = vec![0; 2 * dims.len()];
+    for (&axis, &size) in axes.iter().zip(&sizes) {
+        let axis = if axis < 0 { axis + dims.len() as i64 } else { axis };
+        let axis =
+            usize::try_from(axis).ok().filter(|&axis| axis < dims.len()).ok_or("an axis is out of range")?;
+        let dim = dims[axis].ok_or("the input's size depends on the request")? as i64;
+        let less = (size - dim).abs() / 2;
+        let more = (size - dim).abs() - less;
+        let sign = (size - dim).signum();
+        (pads[2 * axis], pads[2 * axis + 1]) = (sign * less, sign * more);
+    }
+    let pads = Tensor::from_slice([dims.len(), 2], &pads).map_err(|error| error.to_string())?;
+    let pads = i.b.constant(pads);
+    one(i.b.push(Pad { mode: PadMode::Constant }, &[x, pads]))
 }

@@ -1,21 +1,27 @@
 //! Operators that slide windows over images. ONNX has channels first, kinglet last.
 
-use super::{Outputs, math, one};
+use super::{Outputs, math, one, volumes};
 use crate::{
     formats::onnx::{
         import::Import,
         node::{Node, Stop, sizes},
     },
     graph::ValueId,
-    kernels::{self, Reduce as R, Threads, TransposePlan},
+    kernels::{self, Binary as B, Reduce as R, Threads, TransposePlan, Unary as U},
     ops::{
         Fused, Padding,
+        binary::Binary,
         conv::Conv,
+        conv_transpose::ConvTranspose,
+        join::Concat,
         layout::Transpose,
         pool::{Pool, PoolKind},
         reduce::Reduce,
+        shape::{Reshape, ShapeOf},
+        slice::Slice,
+        unary::Unary,
     },
-    tensor::{AlignedVec, Shape, Tensor},
+    tensor::{AlignedVec, DType, Shape, Tensor},
 };
 
 /// The axes of `[n, c, space..]` with channels last.
@@ -124,6 +130,9 @@ pub(super) fn conv<'a>(i: &mut Import<'a>, n: &Node<'a>) -> Outputs {
         groups: groups.ok_or("group is not positive")?,
         fused: Fused { bias: bias.is_some(), ..Fused::default() },
     };
+    if rank == 5 {
+        return volumes::conv(i, x, filter, bias, op);
+    }
     // [o, c, space..] to [space.., c, o]
     let filter = transposed(i, filter, (2..rank).chain([1, 0]).collect());
     one(channels_last(i, x, rank, |i, x| {
@@ -147,6 +156,9 @@ pub(super) fn pool<'a>(i: &mut Import<'a>, n: &Node<'a>, kind: PoolKind) -> Outp
         padding: padding(n, window.len())?,
         ceil: n.attributes.flag("ceil_mode"),
     };
+    if rank == 5 {
+        return volumes::pool(i, x, op);
+    }
     one(channels_last(i, x, rank, |i, x| Ok(math::in_float(i, op, &[x])))?)
 }
 
@@ -157,5 +169,82 @@ pub(super) fn global_pool<'a>(i: &mut Import<'a>, n: &Node<'a>, kind: R) -> Outp
     let axes = (1..rank as i64 - 1).collect();
     one(channels_last(i, x, rank, |i, x| {
         Ok(i.b.push(Reduce { kind, axes: Some(axes), keep_dims: true }, &[x]))
+    })?)
+}
+
+/// The filter's output channels are those of one group: `[c, o / groups, space..]`.
+pub(super) fn conv_transpose<'a>(i: &mut Import<'a>, n: &Node<'a>) -> Outputs {
+    let (x, filter, bias) = (n.tensor(0)?, n.tensor(1)?, n.optional(2)?);
+    let rank = image_rank(i, n, Some(filter))?;
+    if !(3..=4).contains(&rank) {
+        return Err(format!("a transposed convolution of rank {rank}").into());
+    }
+    let groups = usize::try_from(n.attributes.int("group", 1)).ok().filter(|&groups| groups > 0);
+    let groups = groups.ok_or("group is not positive")?;
+    let output_shape =
+        n.attributes.ints("output_shape").map(|shape| &shape[shape.len().saturating_sub(rank - 2)..]);
+    let more = n.attributes.ints("output_padding").unwrap_or_default();
+    let more = more.iter().map(|&more| usize::try_from(more)).collect::<Result<Vec<_>, _>>();
+    let op = ConvTranspose {
+        strides: steps(n, "strides")?,
+        dilations: steps(n, "dilations")?,
+        padding: padding(n, rank - 2)?,
+        more: more.map_err(|_| "output_padding is negative")?,
+        sizes: output_shape.map(|shape| sizes("output_shape", shape)).transpose()?,
+        groups,
+        fused: Fused { bias: bias.is_some(), ..Fused::default() },
+    };
+    // [g c, o, space..] to [g, c, o, space..] to [space.., c, g, o] to [space.., c, g o]
+    let grouped = i.b.integers(&[groups as i64, -1]);
+    let shape = i.b.push(ShapeOf { dtype: DType::I64 }, &[filter]);
+    let (one_axis, all) = (i.b.integers(&[1]), i.b.integers(&[i64::MAX]));
+    let rest = i.b.push(Slice, &[shape, one_axis, all]);
+    let grouped = i.b.push(Concat { axis: 0 }, &[grouped, rest]);
+    let filter = i.b.push(Reshape { zero_copies: false }, &[filter, grouped]);
+    let filter = i.folded(filter);
+    let filter = transposed(i, filter, (3..rank + 1).chain([1, 0, 2]).collect());
+    let flat = i.b.integers(&[vec![0; rank - 1], vec![-1]].concat());
+    let filter = i.b.push(Reshape { zero_copies: true }, &[filter, flat]);
+    let filter = i.folded(filter);
+    one(channels_last(i, x, rank, |i, x| {
+        let inputs: Vec<ValueId> = [x, filter].into_iter().chain(bias).collect();
+        Ok(math::in_float(i, op, &inputs))
+    })?)
+}
+
+/// `(sum |x|^p)^(1/p)` over windows, by way of the mean with padding counted.
+pub(super) fn lp_pool<'a>(i: &mut Import<'a>, n: &Node<'a>, global: bool) -> Outputs {
+    let p = n.attributes.int("p", 2) as f64;
+    if n.attributes.flag("ceil_mode") {
+        return Err("ceil_mode is not supported".into());
+    }
+    let x = n.tensor(0)?;
+    let dtype = i.dtype(x).unwrap_or(DType::F32);
+    let [power, root] = [p, 1.0 / p].map(|exponent| math::scalar(i, dtype, exponent));
+    let rank = if global { i.rank(x)? } else { image_rank(i, n, None)? };
+    let window = n.attributes.ints("kernel_shape").unwrap_or_default();
+    let op = Pool {
+        kind: PoolKind::Average { count_include_pad: true },
+        window: sizes("kernel_shape", window)?,
+        strides: steps(n, "strides")?,
+        dilations: steps(n, "dilations")?,
+        padding: padding(n, rank.saturating_sub(2))?,
+        ceil: false,
+    };
+    let count = math::scalar(i, dtype, window.iter().product::<i64>() as f64);
+    one(channels_last(i, x, rank, |i, x| {
+        let x = i.b.push(Unary(U::Abs), &[x]);
+        let x = i.b.push(Binary(B::Pow), &[x, power]);
+        let sum = match global {
+            true => {
+                let axes = Some((1..rank as i64 - 1).collect());
+                i.b.push(Reduce { kind: R::Sum, axes, keep_dims: true }, &[x])
+            }
+            false => {
+                let mean = math::in_float(i, op, &[x]);
+                i.b.push(Binary(B::Mul), &[mean, count])
+            }
+        };
+        Ok(i.b.push(Binary(B::Pow), &[sum, root]))
     })?)
 }

@@ -12,6 +12,8 @@ use crate::{
         Op,
         binary::{Binary, Compare, Logical, Select},
         cast::Cast,
+        cumulative::Cumulative,
+        late::WithAxes,
         matmul::MatMul,
         shape::{ExpandDims, Squeeze},
         text::StringEqual,
@@ -37,6 +39,9 @@ fn operands<'a>(i: &mut Import<'a>, n: &Node<'a>) -> Result<[ValueId; 2], Stop> 
         let (rank, own) = (i.rank(a)? as i64, i.rank(b)? as i64);
         let axis = n.attributes.int("axis", -1);
         let first = if axis < 0 { axis + rank } else { axis };
+        if !(0..=rank).contains(&first) {
+            return Err(format!("axis {axis} is out of range for rank {rank}").into());
+        }
         let new: Vec<i64> = (first.saturating_add(own)..rank).collect();
         if !new.is_empty() {
             let axes = new.iter().map(|axis| axis - first).collect();
@@ -246,4 +251,61 @@ pub(super) fn in_float(i: &mut Import<'_>, op: impl Into<Op>, inputs: &[ValueId]
         .collect();
     let y = i.b.push(op, &wide);
     i.b.push(Cast { to: dtype }, &[y])
+}
+
+/// A number is not equal to itself when it is none.
+pub(super) fn is_nan<'a>(i: &mut Import<'a>, n: &Node<'a>) -> Outputs {
+    let x = n.tensor(0)?;
+    one(i.b.push(Compare(C::NotEqual), &[x, x]))
+}
+
+pub(super) fn is_inf<'a>(i: &mut Import<'a>, n: &Node<'a>) -> Outputs {
+    let x = n.tensor(0)?;
+    let dtype = i.dtype(x).ok_or("the input's type is not known")?;
+    let (positive, negative) =
+        (n.attributes.int("detect_positive", 1) != 0, n.attributes.int("detect_negative", 1) != 0);
+    let infinite = |i: &mut Import<'a>, x: ValueId, value: f64| {
+        let bound = scalar(i, dtype, value);
+        i.b.push(Compare(C::Equal), &[x, bound])
+    };
+    one(match (positive, negative) {
+        (true, true) => {
+            let magnitude = i.b.push(Unary(U::Abs), &[x]);
+            infinite(i, magnitude, f64::INFINITY)
+        }
+        (true, false) => infinite(i, x, f64::INFINITY),
+        (false, true) => infinite(i, x, f64::NEG_INFINITY),
+        (false, false) => {
+            let (nan, own) = (scalar(i, dtype, f64::NAN), x);
+            i.b.push(Compare(C::Equal), &[own, nan])
+        }
+    })
+}
+
+/// All bits the other way round.
+pub(super) fn bitwise_not<'a>(i: &mut Import<'a>, n: &Node<'a>) -> Outputs {
+    let x = n.tensor(0)?;
+    let dtype = i.dtype(x).filter(|dtype| dtype.is_integer()).ok_or("the input is no integer")?;
+    let ones = i.b.constant(Tensor::scalar(-1i64));
+    let ones = i.b.push(Cast { to: dtype }, &[ones]);
+    let ones = i.folded(ones);
+    one(i.b.push(Binary(B::BitwiseXor), &[x, ones]))
+}
+
+/// The axis is an input.
+pub(super) fn cumulative<'a>(i: &mut Import<'a>, n: &Node<'a>, product: bool) -> Outputs {
+    let op = Cumulative {
+        axis: 0,
+        exclusive: n.attributes.flag("exclusive"),
+        reverse: n.attributes.flag("reverse"),
+        product,
+    };
+    let (x, axis) = (n.tensor(0)?, n.tensor(1)?);
+    match n.integers(i, 1) {
+        Ok(Some(axes)) => match axes.as_slice() {
+            &[axis] => one(i.b.push(Cumulative { axis, ..op }, &[x])),
+            _ => Err("the axis is not one number".into()),
+        },
+        _ => one(i.b.push(WithAxes { of: Box::new(op.into()), none_keeps: false }, &[x, axis])),
+    }
 }

@@ -1,21 +1,53 @@
 //! Reductions.
 
-use super::{Outputs, one};
+use super::{
+    Outputs,
+    arrays::{self, Axes},
+    one,
+};
 use crate::{
     formats::onnx::{import::Import, node::Node},
-    kernels::Reduce as R,
-    ops::{arg_reduce::ArgReduce, reduce::Reduce},
+    graph::ValueId,
+    kernels::{Reduce as R, Unary as U},
+    ops::{arg_reduce::ArgReduce, late::WithAxes, reduce::Reduce, unary::Unary},
     tensor::DType,
 };
 
 /// Axes are an attribute, or an input in newer operator sets.
 pub(super) fn reduce<'a>(i: &mut Import<'a>, n: &Node<'a>, kind: R) -> Outputs {
     let x = n.tensor(0)?;
-    let axes = n.integers_or(i, "axes", 1)?.filter(|axes| !axes.is_empty());
-    if axes.is_none() && n.attributes.flag("noop_with_empty_axes") {
-        return one(x);
+    let (keep_dims, none_keeps) =
+        (n.attributes.int("keepdims", 1) != 0, n.attributes.flag("noop_with_empty_axes"));
+    let logical = i.dtype(x) == Some(DType::Bool);
+    let kind = match kind {
+        // The greatest truth value is whether there is a true one.
+        R::Max if logical => R::Any,
+        R::Min if logical => R::All,
+        other => other,
+    };
+    match arrays::axes(i, n)? {
+        Axes::Known(axes) => {
+            let axes = axes.filter(|axes| !axes.is_empty());
+            if axes.is_none() && none_keeps {
+                return none_reduced(i, x, kind);
+            }
+            one(i.b.push(Reduce { kind, axes, keep_dims }, &[x]))
+        }
+        Axes::Computed(axes) => {
+            let of = Box::new(Reduce { kind, axes: None, keep_dims }.into());
+            one(i.b.push(WithAxes { of, none_keeps }, &[x, axes]))
+        }
     }
-    one(i.b.push(Reduce { kind, axes, keep_dims: n.attributes.int("keepdims", 1) != 0 }, &[x]))
+}
+
+/// Each element reduced by itself.
+fn none_reduced<'a>(i: &mut Import<'a>, x: ValueId, kind: R) -> Outputs {
+    one(match kind {
+        R::SumSquare => i.b.push(Unary(U::Square), &[x]),
+        R::L1 | R::L2 => i.b.push(Unary(U::Abs), &[x]),
+        R::LogSum => i.b.push(Unary(U::Log), &[x]),
+        _ => x,
+    })
 }
 
 pub(super) fn arg_reduce<'a>(i: &mut Import<'a>, n: &Node<'a>, greatest: bool) -> Outputs {

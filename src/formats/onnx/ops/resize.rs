@@ -10,6 +10,7 @@ use crate::{
     ops::{
         cast::Cast,
         gather::Gather,
+        grid_sample::{GridSample, Outside, Sampling},
         resize::{Coordinates, Resize, ResizeMode, Rounding},
     },
     tensor::DType,
@@ -44,8 +45,12 @@ pub(super) fn resize<'a>(i: &mut Import<'a>, n: &Node<'a>) -> Outputs {
         return Err(format!("keep_aspect_ratio_policy \"{policy}\" is not supported").into());
     }
     let scales = match scales {
-        Some(scales) => known_scales(i, scales)?,
-        None => None,
+        Some(scales) if i.known_value(scales).is_some() => known_scales(i, scales)?,
+        Some(scales) if sizes.is_none() => {
+            let floor = if n.opset < 11 { Rounding::Floor } else { Rounding::PreferFloor };
+            return one(scaled(i, n, x, mode(n, floor)?, coordinates, Sizes::Computed(scales))?);
+        }
+        _ => None,
     };
     let sizes = match (scales, sizes) {
         (Some(scales), _) => Sizes::Scales(scales),
@@ -179,9 +184,34 @@ fn interpolated(i: &mut Import<'_>, op: Resize, inputs: &[ValueId]) -> ValueId {
 pub(super) fn upsample<'a>(i: &mut Import<'a>, n: &Node<'a>) -> Outputs {
     let x = n.tensor(0)?;
     let scales = match n.optional(1)? {
-        Some(scales) => known_scales(i, scales)?.ok_or("scales are missing")?,
-        None => n.attributes.floats("scales").to_vec(),
+        Some(scales) if i.known_value(scales).is_none() => Sizes::Computed(scales),
+        Some(scales) => Sizes::Scales(known_scales(i, scales)?.ok_or("scales are missing")?),
+        None => Sizes::Scales(n.attributes.floats("scales").to_vec()),
     };
     let mode = mode(n, Rounding::Floor)?;
-    one(scaled(i, n, x, mode, Coordinates::Asymmetric, Sizes::Scales(scales))?)
+    one(scaled(i, n, x, mode, Coordinates::Asymmetric, scales)?)
+}
+
+/// Images at the positions of a grid.
+pub(super) fn grid_sample<'a>(i: &mut Import<'a>, n: &Node<'a>) -> Outputs {
+    let (x, grid) = (n.tensor(0)?, n.tensor(1)?);
+    if i.rank(x)? != 4 {
+        return Err("only images are supported".into());
+    }
+    let op = GridSample {
+        sampling: match n.attributes.text("mode", "linear") {
+            "linear" | "bilinear" => Sampling::Linear,
+            "nearest" => Sampling::Nearest,
+            "cubic" | "bicubic" => Sampling::Cubic,
+            other => return Err(format!("mode \"{other}\" is not supported").into()),
+        },
+        outside: match n.attributes.text("padding_mode", "zeros") {
+            "zeros" => Outside::Zeros,
+            "border" => Outside::Border,
+            "reflection" => Outside::Reflection,
+            other => return Err(format!("padding_mode \"{other}\" is not supported").into()),
+        },
+        align_corners: n.attributes.flag("align_corners"),
+    };
+    one(convolution::channels_last(i, x, 4, |i, x| Ok(math::in_float(i, op, &[x, grid])))?)
 }
