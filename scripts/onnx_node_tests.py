@@ -26,7 +26,7 @@ def plain(value):
     """The value as an array and the suffix of its name."""
     if not isinstance(value, (np.ndarray, np.generic)):
         raise NoArray(type(value).__name__)
-    array = np.asarray(value)
+    array = np.array(value, order="C")
     if array.dtype == ml_dtypes.bfloat16:
         return array.view(np.uint16), "@bfloat16"
     if array.dtype.kind in "OUS":

@@ -149,6 +149,7 @@ fn read_npy(name: &str, file: &[u8]) -> Tensor {
         "u8" => DType::U64,
         "i2" => DType::I16,
         "c8" => DType::Complex64,
+        "c16" => DType::Complex128,
         "i4" => DType::I32,
         "i8" => DType::I64,
         "f2" => DType::F16,

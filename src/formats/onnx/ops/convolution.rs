@@ -176,23 +176,27 @@ pub(super) fn global_pool<'a>(i: &mut Import<'a>, n: &Node<'a>, kind: R) -> Outp
 pub(super) fn conv_transpose<'a>(i: &mut Import<'a>, n: &Node<'a>) -> Outputs {
     let (x, filter, bias) = (n.tensor(0)?, n.tensor(1)?, n.optional(2)?);
     let rank = image_rank(i, n, Some(filter))?;
-    if !(3..=4).contains(&rank) {
+    if !(3..=5).contains(&rank) {
         return Err(format!("a transposed convolution of rank {rank}").into());
     }
     let groups = usize::try_from(n.attributes.int("group", 1)).ok().filter(|&groups| groups > 0);
     let groups = groups.ok_or("group is not positive")?;
     let output_shape =
         n.attributes.ints("output_shape").map(|shape| &shape[shape.len().saturating_sub(rank - 2)..]);
-    let more = n.attributes.ints("output_padding").unwrap_or_default();
-    let more = more.iter().map(|&more| usize::try_from(more)).collect::<Result<Vec<_>, _>>();
+    let extra = n.attributes.ints("output_padding").unwrap_or_default();
+    let extra = extra.iter().map(|&extra| usize::try_from(extra)).collect::<Result<Vec<_>, _>>();
+    // Without a word about it, what is too much for the shape is cut off at both ends.
+    let padding = match (output_shape, padding(n, rank - 2)?) {
+        (Some(_), Padding::Valid | Padding::Explicit(_)) => Padding::SameUpper,
+        (_, padding) => padding,
+    };
     let op = ConvTranspose {
         strides: steps(n, "strides")?,
         dilations: steps(n, "dilations")?,
-        padding: padding(n, rank - 2)?,
-        more: more.map_err(|_| "output_padding is negative")?,
-        sizes: output_shape.map(|shape| sizes("output_shape", shape)).transpose()?,
+        padding,
+        extra: extra.map_err(|_| "output_padding is negative")?,
         groups,
-        fused: Fused { bias: bias.is_some(), ..Fused::default() },
+        sized: output_shape.is_some(),
     };
     // [g c, o, space..] to [g, c, o, space..] to [space.., c, g, o] to [space.., c, g o]
     let grouped = i.b.integers(&[groups as i64, -1]);
@@ -207,8 +211,12 @@ pub(super) fn conv_transpose<'a>(i: &mut Import<'a>, n: &Node<'a>) -> Outputs {
     let filter = i.b.push(Reshape { zero_copies: true }, &[filter, flat]);
     let filter = i.folded(filter);
     one(channels_last(i, x, rank, |i, x| {
-        let inputs: Vec<ValueId> = [x, filter].into_iter().chain(bias).collect();
-        Ok(math::in_float(i, op, &inputs))
+        let size = output_shape.map(|shape| i.b.integers(shape));
+        let y = match size {
+            Some(size) => i.b.push(op, &[x, filter, size]),
+            None => math::in_float(i, op, &[x, filter]),
+        };
+        Ok(bias.map_or(y, |bias| i.b.push(Binary(B::Add), &[y, bias])))
     })?)
 }
 
