@@ -10,7 +10,10 @@ use kinglet::{
     tensor::{DType, Tensor},
 };
 use prost::Message;
-use std::{collections::BTreeMap, path::Path};
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+};
 
 fn open(path: &Path) -> LoadedModel {
     load(path, &LoadOptions::default()).unwrap_or_else(|error| panic!("{error}"))
@@ -307,6 +310,56 @@ fn fixtures_agree_with_tensorflow() {
         count += 1;
     }
     assert!(count > 0, "there are no fixtures");
+}
+
+/// Whatever byte of an export is another one, and wherever a file ends: the model loads, or one line
+/// says why not.
+#[test]
+fn damaged_exports_end_in_an_answer() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/saved_models");
+    let mut state = 1u64;
+    let mut random = |below: usize| {
+        // Knuth's linear congruential generator.
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (state >> 33) as usize % below.max(1)
+    };
+    for name in ["lists", "word_model", "streaming_state", "v1_dynamic_rnn", "v1_sharded", "v1_vocabulary"] {
+        let unpacked = tempfile::tempdir().expect("a folder");
+        unpack(&folder.join(name), unpacked.path());
+        let model = unpacked.path().join("1");
+        let answer = |what: &str| {
+            if let Err(error) = load(&model, &LoadOptions::default()) {
+                let text = error.to_string();
+                // One line, and in TensorFlow's form the node behind it.
+                let lines = text.trim_end_matches("]]").split("\n\t [[{{node ").next().unwrap_or_default();
+                assert!(!text.is_empty() && !lines.contains('\n'), "{name}, {what}: {text}");
+            }
+        };
+        for file in files(&model) {
+            let good = std::fs::read(&file).expect("a file");
+            for round in 0..12 {
+                let mut bad = good.clone();
+                match round {
+                    0 => bad.clear(),
+                    1..=3 => bad.truncate(random(good.len())),
+                    _ if bad.is_empty() => continue,
+                    _ => (0..=round % 3).for_each(|_| bad[random(good.len())] = random(256) as u8),
+                }
+                std::fs::write(&file, &bad).expect("a file");
+                answer(&format!("{} in round {round}", file.display()));
+            }
+            std::fs::remove_file(&file).expect("a file");
+            answer(&format!("without {}", file.display()));
+            std::fs::write(&file, &good).expect("a file");
+        }
+    }
+}
+
+/// All files below a folder.
+fn files(folder: &Path) -> Vec<PathBuf> {
+    let entries = std::fs::read_dir(folder).expect("a folder").filter_map(Result::ok);
+    let below = |path: PathBuf| if path.is_dir() { files(&path) } else { vec![path] };
+    entries.flat_map(|entry| below(entry.path())).collect()
 }
 
 /// Copies a folder whose files are compressed, without `.gz`.
