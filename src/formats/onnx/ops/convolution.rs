@@ -239,7 +239,7 @@ pub(super) fn lp_pool<'a>(i: &mut Import<'a>, n: &Node<'a>, global: bool) -> Out
         padding: padding(n, rank.saturating_sub(2))?,
         ceil: false,
     };
-    let count = math::scalar(i, dtype, window.iter().product::<i64>() as f64);
+    let count = math::scalar(i, dtype, window.iter().map(|&size| size as f64).product::<f64>());
     one(channels_last(i, x, rank, |i, x| {
         let x = i.b.push(Unary(U::Abs), &[x]);
         let x = i.b.push(Binary(B::Pow), &[x, power]);
