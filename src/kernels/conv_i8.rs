@@ -4,7 +4,7 @@
 //! padding reads the zero point. The sums stay in registers until they are requantised with one factor per output
 //! channel: `round(float(sum) * factor) + zero`, half to even, within bounds, which is ONNX's rule for
 //! `QLinearConv`. A matrix product is a 1x1 convolution of one line of pixels. One group per channel runs as floats
-//! in the loops of [`depthwise`](super::depthwise), where sums below 2^24 are exact, too.
+//! in the loops of [`super::depthwise`], where sums below 2^24 are exact, too.
 
 use super::conv::{Conv2d, ConvPlan, Folded, Indirect};
 use super::depthwise::{self, Cut, Format, Line};
@@ -427,7 +427,7 @@ pub(super) unsafe fn store_sums<I: Isa>(
     }
 }
 
-/// Bytes for the loops of [`depthwise`](super::depthwise).
+/// Bytes for the loops of [`super::depthwise`].
 pub(super) struct Bytes {
     flip: i32,
     zero: f32,

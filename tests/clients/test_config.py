@@ -304,9 +304,17 @@ class Reload(Folder):
         request = model_management_pb2.ReloadConfigRequest(config=config)
         answer = server.models.HandleReloadConfigRequest(request, timeout=TIMEOUT)
         self.assertEqual(answer.status.error_code, 0)
-        server.wait_for(TWO[0], state=State.END)
         one = predict_pb2.PredictRequest(model_spec=spec("half_plus_two"))
         one.inputs["x"].CopyFrom(make_tensor([[1.0]]))
+
+        def is_gone():
+            try:
+                server.prediction.Predict(one, timeout=TIMEOUT)
+            except grpc.RpcError:
+                return True
+            return False
+
+        self.until(is_gone, "the end of the last version")
         self.refused(NOT_FOUND, server.prediction.Predict, one)
 
     def test_counters_are_reported_on_demand(self):

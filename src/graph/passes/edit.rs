@@ -7,7 +7,7 @@ use crate::{
 };
 
 /// Producers and uses of the values of a graph. A pass that replaces a node in place keeps it true through
-/// [`Index::replaced`]; nodes whose outputs nobody uses any more stay until the next [`super::clean`].
+/// [`Index::replaced`]; nodes whose outputs nobody uses any more stay until the next `clean`.
 pub(super) struct Index {
     producers: Vec<Option<usize>>,
     uses: Vec<usize>,

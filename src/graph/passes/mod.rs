@@ -1,6 +1,6 @@
 //! Graph to graph: each pass is a small file that keeps the meaning of the outputs.
 //!
-//! Importers [`simplify`] what they made. A backend that runs on kernels goes through [`optimize`] when it compiles:
+//! Importers [`simplify`] what they made. A backend that runs on kernels goes through `optimize` when it compiles:
 //! constants are folded, transposes are moved until they meet and vanish, patterns become the operators that they
 //! spell out, and what follows a product or a convolution is computed where it is stored.
 
