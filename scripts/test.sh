@@ -4,7 +4,7 @@ set -eu
 cd "$(dirname "$0")/.."
 
 cargo build --release
-cargo test --quiet --all-features
+cargo test --quiet
 
 venv=${KINGLET_CLIENT_VENV:-.venv}
 scripts/client-venv.sh
@@ -16,6 +16,6 @@ if [ ! -e "$nodes/.done" ]; then
     "$venv/bin/python" scripts/onnx_node_tests.py "$nodes"
     touch "$nodes/.done"
 fi
-KINGLET_ONNX_NODES=$PWD/$nodes cargo test --quiet --all-features --test onnx_nodes -- --nocapture
+KINGLET_ONNX_NODES=$PWD/$nodes cargo test --quiet --test onnx_nodes -- --nocapture
 
 "$venv/bin/python" -m unittest discover --start-directory tests/clients

@@ -9,7 +9,7 @@ cd "$(dirname "$0")/.."
 
 echo_server=${1:-}
 if [ -z "$echo_server" ]; then
-    cargo build --quiet --release --all-features --example wire_echo
+    cargo build --quiet --release --example wire_echo
     echo_server=target/x86_64-unknown-linux-gnu/release/examples/wire_echo
 fi
 venv=${KINGLET_WIRE_VENV:-.venv-wire}
