@@ -16,7 +16,7 @@ use super::pack::AlignedFloats;
 use super::product::{BLOCK_ROWS, MAX_POINTERS, Rows, SCRATCH, cut, filled, part};
 use super::table::Kernels;
 use super::threads::{SendPtr, Threads};
-use super::tile_i8::{Factors, Kind, TileI8};
+use super::tile_i8::{Factors, Kind, Order, TileI8};
 use std::mem::MaybeUninit;
 use std::ops::Range;
 
@@ -64,6 +64,7 @@ pub struct PackedConvI8 {
     shape: [usize; 5],
     lanes: usize,
     vectors: usize,
+    order: Order,
     weights: Weights,
     /// Per group, padded to whole vectors: the bias, less what the zero point adds to every sum.
     bias: Vec<i32>,
@@ -71,7 +72,7 @@ pub struct PackedConvI8 {
     factors: AlignedFloats,
     /// What a tap in the padding reads.
     padding: Vec<u8>,
-    /// Added bit by bit to the activations: makes i8 into u8 (and moves the zero point along).
+    /// Added bit by bit to the activations: makes i8 into u8 or the other way (and moves the zero point along).
     flip: u8,
     /// Zero point of the flipped activations.
     zero: i32,
@@ -79,7 +80,8 @@ pub struct PackedConvI8 {
 
 #[derive(Clone, Debug)]
 enum Weights {
-    /// Panels of one group after the other: per tap and four channels, vectors of four bytes a lane.
+    /// Panels of one group after the other: per tap and four channels, vectors of four bytes a lane. With eight channels
+    /// in a step, two lanes of one vector or of its neighbour are a column.
     Dense(Vec<AlignedFloats>),
     /// `[taps, channels]`, as floats.
     Depthwise(AlignedFloats),
@@ -117,8 +119,16 @@ impl PackedConvI8 {
         if depthwise && (conv.in_channels != conv.out_channels || taps > 256) {
             return error("weights", "are of a depthwise form that is not supported");
         }
-        let flip = if signed { 0x80 } else { 0 };
-        let zero = if signed { zero + 128 } else { zero };
+        // The loops of depthwise are the same for all instruction sets.
+        let order = kernels.order_i8;
+        let wants_signed = order.signed && !depthwise;
+        let padding = vec![zero as u8; conv.row_depth().max(1)];
+        let flip = if signed == wants_signed { 0 } else { 0x80 };
+        let zero = match (signed, wants_signed) {
+            (true, false) => zero + 128,
+            (false, true) => zero - 128,
+            _ => zero,
+        };
         let n = conv.out_channels / conv.groups;
         let padded = n.next_multiple_of(kernels.lanes);
         let factor = |channel: usize| if factors.len() == 1 { factors[0] } else { factors[channel] };
@@ -158,11 +168,11 @@ impl PackedConvI8 {
             shape: conv.weight_shape(),
             lanes: kernels.lanes,
             vectors: kernels.tile_vectors,
+            order,
             weights: packed,
             bias: all_bias,
             factors: all_factors,
-            // Activations are flipped where they are read.
-            padding: vec![zero as u8 ^ flip; conv.row_depth().max(1)],
+            padding,
             flip,
             zero,
         })
@@ -182,18 +192,21 @@ impl PackedConvI8 {
 fn pack_group(kernels: &Kernels, conv: &Conv2d, weights: &[i8], group: usize) -> AlignedFloats {
     let n = conv.out_channels / conv.groups;
     let (taps, depth) = tap_shape(conv);
-    let fours = depth.div_ceil(4);
+    // Groups of four that a column has side by side, and those of all channels.
+    let together = kernels.order_i8.channels / 4;
+    let steps = depth.div_ceil(4 * together);
     let lanes = kernels.lanes;
-    let mut packed = AlignedFloats::zeroed(taps * fours * n.next_multiple_of(lanes));
+    let mut packed = AlignedFloats::zeroed(taps * steps * together * n.next_multiple_of(lanes));
     let mut rest = packed.as_mut_slice();
     for first in (0..n).step_by(lanes * kernels.tile_vectors) {
         let count = (n - first).min(lanes * kernels.tile_vectors);
         let padded = count.next_multiple_of(lanes);
-        let (panel, after) = rest.split_at_mut(taps * fours * padded);
+        let (panel, after) = rest.split_at_mut(taps * steps * together * padded);
         rest = after;
-        for (index, row) in panel.chunks_exact_mut(padded.max(1)).enumerate() {
-            let (tap, four) = (index / fours, index % fours);
-            for (column, to) in row[..count].iter_mut().enumerate() {
+        for (index, row) in panel.chunks_exact_mut((together * padded).max(1)).enumerate() {
+            let (tap, step) = (index / steps, index % steps);
+            for (place, to) in row[..together * count].iter_mut().enumerate() {
+                let (column, four) = (place / together, step * together + place % together);
                 let byte = |place: usize| {
                     let channel = four * 4 + place;
                     if channel >= depth {
@@ -253,7 +266,7 @@ impl Kernels {
         let plan = &plan.0;
         let conv = plan.conv();
         check_shape(conv, packed)?;
-        if (packed.lanes, packed.vectors) != (self.lanes, self.tile_vectors) {
+        if (packed.lanes, packed.vectors, packed.order) != (self.lanes, self.tile_vectors, self.order_i8) {
             return Err(KernelError::Descriptor {
                 kernel: KERNEL,
                 argument: "weights",
@@ -522,7 +535,8 @@ impl Job<'_> {
         let blocks = rows.len().div_ceil(limit);
         let (lanes, size) = (self.kernels.lanes, self.finish.kind.size());
         let width = lanes * self.kernels.tile_vectors;
-        let fours = taps * depth.div_ceil(4);
+        let channels = self.kernels.order_i8.channels;
+        let fours = taps * depth.div_ceil(channels) * (channels / 4);
         for block in 0..blocks {
             let block = part(rows.len(), blocks, block);
             let first = rows.start + block.start;

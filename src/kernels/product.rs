@@ -421,6 +421,14 @@ unsafe fn tile_of<I: Isa, const R: usize, const V: usize, const U: usize>(isa: I
                 from[row] = *work.pointers.add(tap * work.pointer_stride + row);
             }
             let mut channel = 0;
+            while I::BY_LANE && channel + 4 <= work.depth {
+                // A cache line of weights per vector in a row, whatever its lanes.
+                isa.prefetch_far(ahead);
+                ahead = ahead.wrapping_add(4 * I::LANES);
+                four_steps_of::<I, R, V, U>(isa, &mut sums, &from, channel, weights);
+                weights = weights.add(4 * V * I::LANES);
+                channel += 4;
+            }
             while channel + U <= work.depth {
                 for step in 0..U {
                     isa.prefetch_far(ahead);
@@ -481,6 +489,39 @@ unsafe fn step_of<I: Isa, const R: usize, const V: usize>(
                 sums[row][vector] = isa.mul_add(value, weight[vector], sums[row][vector]);
             }
         }
+    }
+}
+
+/// Four steps whose floats of a row are one vector.
+#[inline(always)]
+unsafe fn four_steps_of<I: Isa, const R: usize, const V: usize, const U: usize>(
+    isa: I,
+    sums: &mut [[[I::F32; V]; R]; U],
+    from: &[*const f32; R],
+    channel: usize,
+    weights: *const f32,
+) {
+    // SAFETY: as the caller vouches; four floats remain behind each pointer.
+    unsafe {
+        let mut values = [isa.splat(0.0); R];
+        for row in 0..R {
+            values[row] = isa.load(from[row].add(channel));
+        }
+        macro_rules! step {
+            ($($lane:literal)*) => { $(
+                let mut weight = [isa.splat(0.0); V];
+                for vector in 0..V {
+                    weight[vector] = isa.load(weights.add(($lane * V + vector) * I::LANES));
+                }
+                for row in 0..R {
+                    for vector in 0..V {
+                        let sum = &mut sums[$lane % U][row][vector];
+                        *sum = isa.mul_add_lane::<$lane>(values[row], weight[vector], *sum);
+                    }
+                }
+            )* };
+        }
+        step!(0 1 2 3);
     }
 }
 

@@ -11,7 +11,8 @@ use std::sync::OnceLock;
 /// The kernels for one instruction set. Safe to use wherever a reference can be had: [`available`] lists only
 /// what this CPU can run.
 pub struct Kernels {
-    /// `portable`, `avx2`, `avx2vnni`, `avx512`, `avx512vnni` or `neon`: the word for the environment variable `KINGLET_ISA`.
+    /// `portable`, `avx2`, `avx2vnni`, `avx512`, `avx512vnni`, `neon`, `neondot` or `neoni8mm`: the word for the environment
+    /// variable `KINGLET_ISA`.
     pub name: &'static str,
     /// f32 lanes of a vector.
     pub lanes: usize,
@@ -31,6 +32,8 @@ pub struct Kernels {
     pub(super) norm_row: unsafe fn(&norm::Row),
     pub(super) scale_shift_row: unsafe fn(*const f32, *const f32, *const f32, *mut f32, usize),
     pub(super) pool_window: unsafe fn(pool::Pool, &pool::Window),
+    /// What `tile_i8` wants.
+    pub(super) order_i8: tile_i8::Order,
     pub(super) tile_i8: unsafe fn(&tile_i8::TileI8, usize, usize),
     pub(super) depthwise_i8: unsafe fn(&depthwise::Line<'_, conv_i8::Bytes>),
     pub(super) quantise: unsafe fn(quantise::Scale, *const f32, *mut u8, usize),
@@ -88,7 +91,8 @@ macro_rules! tier {
             norm_row: shim!($isa, $features, norm::norm_row, (row: &norm::Row)),
             scale_shift_row: shim!($isa, $features, norm::scale_shift_row, (x: *const f32, scale: *const f32, shift: *const f32, out: *mut f32, length: usize)),
             pool_window: shim!($isa, $features, pool::pool_window, (op: pool::Pool, window: &pool::Window)),
-            tile_i8: shim!($isa, $features, tile_i8::tile_i8::<_, false>, (work: &tile_i8::TileI8, rows: usize, vectors: usize)),
+            order_i8: tile_i8::Order::of::<$isa, isa::Direct<false>>(),
+            tile_i8: shim!($isa, $features, tile_i8::tile_i8::<_, isa::Direct<false>>, (work: &tile_i8::TileI8, rows: usize, vectors: usize)),
             depthwise_i8: shim!($isa, $features, depthwise::depthwise, (line: &depthwise::Line<'_, conv_i8::Bytes>)),
             quantise: shim!($isa, $features, quantise::quantise, (scale: quantise::Scale, x: *const f32, out: *mut u8, length: usize)),
             dequantise: shim!($isa, $features, quantise::dequantise, (scale: quantise::Scale, x: *const u8, out: *mut f32, length: usize)),
@@ -116,17 +120,38 @@ static AVX512: Kernels = AVX512_TIER;
 #[cfg(target_arch = "x86_64")]
 static AVX2_VNNI: Kernels = Kernels {
     name: "avx2vnni",
-    tile_i8: shim!(isa::avx2::Avx2, ["avx2,fma,avxvnni"], tile_i8::tile_i8::<_, true>, (work: &tile_i8::TileI8, rows: usize, vectors: usize)),
+    tile_i8: shim!(isa::avx2::Avx2, ["avx2,fma,avxvnni"], tile_i8::tile_i8::<_, isa::Direct<true>>, (work: &tile_i8::TileI8, rows: usize, vectors: usize)),
     ..AVX2_TIER
 };
 #[cfg(target_arch = "x86_64")]
 static AVX512_VNNI: Kernels = Kernels {
     name: "avx512vnni",
-    tile_i8: shim!(isa::avx512::Avx512, ["avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx2,fma"], tile_i8::tile_i8::<_, true>, (work: &tile_i8::TileI8, rows: usize, vectors: usize)),
+    tile_i8: shim!(isa::avx512::Avx512, ["avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx2,fma"], tile_i8::tile_i8::<_, isa::Direct<true>>, (work: &tile_i8::TileI8, rows: usize, vectors: usize)),
     ..AVX512_TIER
 };
+/// Its own products of bytes take the place of [`isa::Direct`].
 #[cfg(target_arch = "aarch64")]
-static NEON: Kernels = tier!("neon", isa::neon::Neon, ["neon"], depth_block: 256);
+const NEON_TIER: Kernels = tier!("neon", isa::neon::Neon, ["neon"], depth_block: 256);
+#[cfg(target_arch = "aarch64")]
+static NEON: Kernels = Kernels {
+    order_i8: tile_i8::Order::of::<isa::neon::Neon, isa::neon_bytes::Widening>(),
+    tile_i8: shim!(isa::neon::Neon, ["neon"], tile_i8::tile_i8::<_, isa::neon_bytes::Widening>, (work: &tile_i8::TileI8, rows: usize, vectors: usize)),
+    ..NEON_TIER
+};
+#[cfg(target_arch = "aarch64")]
+static NEON_DOT: Kernels = Kernels {
+    name: "neondot",
+    order_i8: tile_i8::Order::of::<isa::neon::Neon, isa::neon_bytes::DotProduct>(),
+    tile_i8: shim!(isa::neon::Neon, ["neon,dotprod"], tile_i8::tile_i8::<_, isa::neon_bytes::DotProduct>, (work: &tile_i8::TileI8, rows: usize, vectors: usize)),
+    ..NEON_TIER
+};
+#[cfg(target_arch = "aarch64")]
+static NEON_I8MM: Kernels = Kernels {
+    name: "neoni8mm",
+    order_i8: isa::neon_bytes::MATRIX_ORDER,
+    tile_i8: shim!(isa::neon::Neon, ["neon,i8mm"], isa::neon_bytes::tile_i8_matrix, (work: &tile_i8::TileI8, rows: usize, vectors: usize)),
+    ..NEON_TIER
+};
 
 /// The tables that this CPU can run, best first. The last one is always `portable`.
 pub fn available() -> &'static [&'static Kernels] {
@@ -156,6 +181,12 @@ pub fn available() -> &'static [&'static Kernels] {
         }
         #[cfg(target_arch = "aarch64")]
         if std::arch::is_aarch64_feature_detected!("neon") {
+            if std::arch::is_aarch64_feature_detected!("i8mm") {
+                tables.push(&NEON_I8MM);
+            }
+            if std::arch::is_aarch64_feature_detected!("dotprod") {
+                tables.push(&NEON_DOT);
+            }
             tables.push(&NEON);
         }
         tables.push(&PORTABLE);

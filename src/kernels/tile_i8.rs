@@ -1,7 +1,7 @@
 //! The register tile of the product of bytes: four channels of a row times four rows of weights in one step.
 
 use super::conv_i8::{Finish, store_sums};
-use super::isa::Isa;
+use super::isa::{Dot, Isa};
 use super::table::Kernels;
 
 /// The work of one register tile.
@@ -13,7 +13,7 @@ pub(super) struct TileI8 {
     pub(super) taps: usize,
     /// Bytes behind each pointer.
     pub(super) depth: usize,
-    /// `taps * ceil(depth / 4)` rows of whole vectors, four bytes a lane.
+    /// `taps * ceil(depth / 4)` rows of whole vectors, four bytes a lane; in the order of [`Order`].
     pub(super) weights: *const i32,
     /// Exclusive or of every four bytes of the rows.
     pub(super) flip: i32,
@@ -47,47 +47,62 @@ impl Kind {
     }
 }
 
-/// Rows of the tile with rows of `vectors` vectors.
-pub(super) fn rows_of(kernels: &Kernels, vectors: usize) -> usize {
-    kernels.tile_rows[vectors - 1].min(MAX_ROWS)
+/// How the tile of an instruction set takes its operands: what is packed for one is wrong for another.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Order {
+    /// Most rows of the tile.
+    pub(super) rows: usize,
+    /// Channels of a step, 4 or 8: the bytes of a column that lie together.
+    pub(super) channels: usize,
+    /// Activations are numbers from -128 to 127 instead of 0 to 255.
+    pub(super) signed: bool,
 }
 
-/// The tile has no more rows.
-const MAX_ROWS: usize = 6;
+impl Order {
+    /// That of [`tile_i8`] with `D`.
+    pub(super) const fn of<I: Isa, D: Dot<I>>() -> Order {
+        Order { rows: D::ROWS, channels: 4, signed: D::SIGNED }
+    }
+}
 
-/// The register tile of `rows` by `vectors`. `FAST` as in [`Isa::dot`].
+/// Rows of the tile with rows of `vectors` vectors.
+pub(super) fn rows_of(kernels: &Kernels, vectors: usize) -> usize {
+    kernels.tile_rows[vectors - 1].min(kernels.order_i8.rows)
+}
+
+/// The register tile of `rows` by `vectors`.
 ///
 /// # Safety
 /// All that [`TileI8`] describes must be there, `rows` pointers per tap, and `out` must not overlap what is read.
 #[inline(always)]
-pub(super) unsafe fn tile_i8<I: Isa, const FAST: bool>(isa: I, work: &TileI8, rows: usize, vectors: usize) {
+pub(super) unsafe fn tile_i8<I: Isa, D: Dot<I>>(isa: I, work: &TileI8, rows: usize, vectors: usize) {
     macro_rules! dispatch {
         ($($vectors:literal: $($rows:literal)*;)*) => {
             match (rows, vectors) {
                 // The constant condition drops the tiles that this instruction set has no registers for.
-                $($(($rows, $vectors) if const { I::TILE_ROWS[$vectors - 1] >= $rows } => {
+                $($(($rows, $vectors) if const { I::TILE_ROWS[$vectors - 1] >= $rows && D::ROWS >= $rows } => {
                     // SAFETY: as the caller vouches.
-                    unsafe { tile_of::<I, FAST, $rows, $vectors>(isa, work) }
+                    unsafe { tile_of::<I, D, $rows, $vectors>(isa, work) }
                 })*)*
                 _ => {}
             }
         };
     }
     dispatch!(
-        1: 1 2 3 4 5 6;
-        2: 1 2 3 4 5 6;
+        1: 1 2 3 4 5 6 7 8;
+        2: 1 2 3 4 5 6 7 8;
         3: 1 2 3 4 5 6;
         4: 1 2 3 4 5 6;
     );
 }
 
 #[inline(always)]
-unsafe fn tile_of<I: Isa, const FAST: bool, const R: usize, const V: usize>(isa: I, work: &TileI8) {
+unsafe fn tile_of<I: Isa, D: Dot<I>, const R: usize, const V: usize>(isa: I, work: &TileI8) {
     // SAFETY: the caller vouches for everything that `work` describes.
     unsafe {
-        let mut sums = [[isa.splat_int(0); V]; R];
+        let mut sums = [[D::begin(isa, isa.splat_int(0)); V]; R];
         for vector in 0..V {
-            let bias = isa.load_int(work.factors.bias.add(vector * I::LANES));
+            let bias = D::begin(isa, isa.load_int(work.factors.bias.add(vector * I::LANES)));
             for row in 0..R {
                 sums[row][vector] = bias;
             }
@@ -100,12 +115,17 @@ unsafe fn tile_of<I: Isa, const FAST: bool, const R: usize, const V: usize>(isa:
                 from[row] = *work.pointers.add(tap * work.pointer_stride + row);
             }
             let mut channel = 0;
+            while I::BY_LANE && channel + 16 <= work.depth {
+                four_steps_of::<I, D, R, V>(isa, &mut sums, &from, channel, weights, work.flip);
+                weights = weights.add(4 * V * I::LANES);
+                channel += 16;
+            }
             while channel < whole {
                 let mut four = [0i32; R];
                 for row in 0..R {
                     four[row] = from[row].add(channel).cast::<i32>().read_unaligned();
                 }
-                step_of::<I, FAST, R, V>(isa, &mut sums, &four, weights, work.flip);
+                step_of::<I, D, R, V>(isa, &mut sums, &four, weights, work.flip);
                 weights = weights.add(V * I::LANES);
                 channel += 4;
             }
@@ -119,7 +139,7 @@ unsafe fn tile_of<I: Isa, const FAST: bool, const R: usize, const V: usize>(isa:
                     }
                     four[row] = i32::from_le_bytes(bytes);
                 }
-                step_of::<I, FAST, R, V>(isa, &mut sums, &four, weights, work.flip);
+                step_of::<I, D, R, V>(isa, &mut sums, &four, weights, work.flip);
                 weights = weights.add(V * I::LANES);
             }
         }
@@ -129,7 +149,7 @@ unsafe fn tile_of<I: Isa, const FAST: bool, const R: usize, const V: usize>(isa:
             let count = (work.columns - vector * I::LANES).min(I::LANES);
             for row in 0..R {
                 let to = work.out.add((row * work.stride + vector * I::LANES) * size);
-                store_sums(isa, sums[row][vector], factors, to, count, &work.finish);
+                store_sums(isa, D::end(isa, sums[row][vector]), factors, to, count, &work.finish);
             }
         }
     }
@@ -137,9 +157,9 @@ unsafe fn tile_of<I: Isa, const FAST: bool, const R: usize, const V: usize>(isa:
 
 /// Four channels.
 #[inline(always)]
-unsafe fn step_of<I: Isa, const FAST: bool, const R: usize, const V: usize>(
+unsafe fn step_of<I: Isa, D: Dot<I>, const R: usize, const V: usize>(
     isa: I,
-    sums: &mut [[I::I32; V]; R],
+    sums: &mut [[D::Sums; V]; R],
     four: &[i32; R],
     weights: *const i32,
     flip: i32,
@@ -152,7 +172,41 @@ unsafe fn step_of<I: Isa, const FAST: bool, const R: usize, const V: usize>(
     for row in 0..R {
         let value = isa.splat_int(four[row] ^ flip);
         for vector in 0..V {
-            sums[row][vector] = isa.dot::<FAST>(sums[row][vector], value, weight[vector]);
+            sums[row][vector] = D::add(isa, sums[row][vector], value, weight[vector]);
         }
+    }
+}
+
+/// Sixteen channels, which are one vector of a row.
+#[inline(always)]
+unsafe fn four_steps_of<I: Isa, D: Dot<I>, const R: usize, const V: usize>(
+    isa: I,
+    sums: &mut [[D::Sums; V]; R],
+    from: &[*const u8; R],
+    channel: usize,
+    weights: *const i32,
+    flip: i32,
+) {
+    // SAFETY: as the caller vouches; sixteen bytes remain behind each pointer.
+    unsafe {
+        let mut values = [isa.splat_int(0); R];
+        for row in 0..R {
+            values[row] = isa.xor(isa.load_int(from[row].add(channel).cast()), isa.splat_int(flip));
+        }
+        macro_rules! step {
+            ($($lane:literal)*) => { $(
+                let mut weight = [isa.splat_int(0); V];
+                for vector in 0..V {
+                    weight[vector] = isa.load_int(weights.add(($lane * V + vector) * I::LANES));
+                }
+                for row in 0..R {
+                    for vector in 0..V {
+                        let sum = sums[row][vector];
+                        sums[row][vector] = D::add_lane::<$lane>(isa, sum, values[row], weight[vector]);
+                    }
+                }
+            )* };
+        }
+        step!(0 1 2 3);
     }
 }

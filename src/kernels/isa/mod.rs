@@ -23,6 +23,8 @@ pub(crate) mod avx2;
 pub(crate) mod avx512;
 #[cfg(target_arch = "aarch64")]
 pub(crate) mod neon;
+#[cfg(target_arch = "aarch64")]
+pub(crate) mod neon_bytes;
 pub(crate) mod portable;
 
 /// One instruction set: f32 vectors of [`Isa::LANES`] lanes and the i32 and mask vectors of the same width.
@@ -45,6 +47,9 @@ pub(crate) unsafe trait Isa: Copy {
     const TILE_ROWS: [usize; 4];
     /// Most vectors of a row of that tile.
     const TILE_VECTORS: usize;
+    /// A product can take one of its factors from a lane of a vector, so that a vector of a row's values is loaded once
+    /// for as many steps. Four lanes are then understood.
+    const BY_LANE: bool = false;
 
     /// The token.
     ///
@@ -85,6 +90,11 @@ pub(crate) unsafe trait Isa: Copy {
     fn div(self, a: Self::F32, b: Self::F32) -> Self::F32;
     /// `a * b + c`, rounded once where the instruction set can.
     fn mul_add(self, a: Self::F32, b: Self::F32, c: Self::F32) -> Self::F32;
+    /// `a[L] * b + c`: lane `L` of `a`, below four, for all lanes.
+    #[inline(always)]
+    fn mul_add_lane<const L: i32>(self, a: Self::F32, b: Self::F32, c: Self::F32) -> Self::F32 {
+        self.mul_add(self.splat(self.lanes(a)[L as usize]), b, c)
+    }
     /// The smaller one. NaN if `b` is NaN; `b` or NaN if `a` is.
     fn min(self, a: Self::F32, b: Self::F32) -> Self::F32;
     /// The greater one. NaN if `b` is NaN; `b` or NaN if `a` is.
@@ -179,8 +189,7 @@ pub(crate) unsafe trait Isa: Copy {
         }
     }
     /// `sum + a0 b0 + a1 b1 + a2 b2 + a3 b3` in every lane, of the four bytes of `a` from 0 to 255 and those of `b` from
-    /// -128 to 127; exact. `FAST` says that the CPU has the instruction for it ([`Kernels`](crate::kernels::Kernels) of
-    /// the name with `vnni`).
+    /// -128 to 127; exact. `FAST` says that the CPU has the instruction for it (see [`Direct`]).
     #[inline(always)]
     fn dot<const FAST: bool>(self, sum: Self::I32, a: Self::I32, b: Self::I32) -> Self::I32 {
         let low = self.splat_int(255);
@@ -190,6 +199,13 @@ pub(crate) unsafe trait Isa: Copy {
         let third = product(self.shift_right::<16>(a), self.shift_left::<8>(b));
         let fourth = product(self.shift_right::<24>(a), b);
         self.add_int(sum, self.add_int(self.add_int(first, second), self.add_int(third, fourth)))
+    }
+
+    /// `a[L]` in every lane; `L` is below four.
+    #[inline(always)]
+    fn splat_lane<const L: i32>(self, a: Self::I32) -> Self::I32 {
+        let lanes = self.lanes(self.bits_to_float(a));
+        self.splat_int(lanes[L as usize].to_bits() as i32)
     }
 
     /// Turns a square of `LANES` by `LANES` floats: `to[j * to_stride + i] = from[i * from_stride + j]`.
@@ -220,7 +236,12 @@ pub(crate) unsafe trait Isa: Copy {
             use core::arch::x86_64::{_MM_HINT_T1, _mm_prefetch};
             _mm_prefetch::<_MM_HINT_T1>(from.cast());
         }
-        #[cfg(not(target_arch = "x86_64"))]
+        #[cfg(target_arch = "aarch64")]
+        // SAFETY: part of the base instruction set; a hint that never faults.
+        unsafe {
+            core::arch::asm!("prfm pldl2keep, [{from}]", from = in(reg) from, options(nostack, readonly, preserves_flags));
+        }
+        #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
         let _ = from;
     }
     /// The lanes as an array, for the horizontal operations that end a reduction; lanes above `LANES` are
@@ -274,6 +295,55 @@ pub(crate) unsafe trait Isa: Copy {
             }
         }
         lanes[0]
+    }
+}
+
+/// How the products of bytes are summed, in the vectors of an instruction set.
+///
+/// # Safety
+/// The type may be named only in functions that have the instructions it uses.
+pub(crate) unsafe trait Dot<I: Isa> {
+    /// Sums of one vector of columns while they are added to.
+    type Sums: Copy;
+    /// Most rows of a register tile.
+    const ROWS: usize;
+    /// The bytes of the first factor are numbers from -128 to 127, not from 0 to 255.
+    const SIGNED: bool;
+
+    /// Sums that begin with `bias`.
+    fn begin(isa: I, bias: I::I32) -> Self::Sums;
+    /// In every lane `sum + a0 b0 + a1 b1 + a2 b2 + a3 b3` of the four bytes of `a` and those of `b`, which are numbers from
+    /// -128 to 127; exact, wrapping.
+    fn add(isa: I, sums: Self::Sums, a: I::I32, b: I::I32) -> Self::Sums;
+    /// The same with lane `L` of `a`, below four, for all lanes.
+    #[inline(always)]
+    fn add_lane<const L: i32>(isa: I, sums: Self::Sums, a: I::I32, b: I::I32) -> Self::Sums {
+        Self::add(isa, sums, isa.splat_lane::<L>(a), b)
+    }
+    /// The sums, a lane each.
+    fn end(isa: I, sums: Self::Sums) -> I::I32;
+}
+
+/// [`Isa::dot`]; `FAST` is for tables of the name with `vnni`.
+pub(crate) struct Direct<const FAST: bool>;
+
+// SAFETY: `Isa::dot` does what is asked for; the tables use `FAST` where the CPU has the instruction.
+unsafe impl<I: Isa, const FAST: bool> Dot<I> for Direct<FAST> {
+    type Sums = I::I32;
+    const ROWS: usize = 6;
+    const SIGNED: bool = false;
+
+    #[inline(always)]
+    fn begin(_: I, bias: I::I32) -> I::I32 {
+        bias
+    }
+    #[inline(always)]
+    fn add(isa: I, sums: I::I32, a: I::I32, b: I::I32) -> I::I32 {
+        isa.dot::<FAST>(sums, a, b)
+    }
+    #[inline(always)]
+    fn end(_: I, sums: I::I32) -> I::I32 {
+        sums
     }
 }
 

@@ -1,4 +1,7 @@
 //! NEON: four lanes, thirty-two registers. Every 64-bit ARM CPU.
+//!
+//! The tile of 8 rows by 2 vectors keeps 16 sums, 8 vectors of values and the weights in registers: four multiply-adds
+//! for each load, twice what a core with one load and two arithmetic units (Cortex-A72) needs.
 
 use super::Isa;
 use core::arch::aarch64::*;
@@ -15,6 +18,7 @@ unsafe impl Isa for Neon {
     const LANES: usize = 4;
     const TILE_ROWS: [usize; 4] = [8, 8, 0, 0];
     const TILE_VECTORS: usize = 2;
+    const BY_LANE: bool = true;
 
     #[inline(always)]
     unsafe fn assume() -> Self {
@@ -32,23 +36,103 @@ unsafe impl Isa for Neon {
     }
     #[inline(always)]
     unsafe fn load_partial(self, from: *const f32, count: usize) -> float32x4_t {
-        let mut lanes = [0.0f32; 4];
-        for (lane, value) in lanes.iter_mut().enumerate().take(count) {
-            // SAFETY: lane < count.
-            *value = unsafe { from.add(lane).read() };
+        // SAFETY: `count` floats are read, as the caller vouches.
+        unsafe {
+            match count {
+                0 => vdupq_n_f32(0.0),
+                1 => vld1q_lane_f32::<0>(from, vdupq_n_f32(0.0)),
+                2 => vcombine_f32(vld1_f32(from), vdup_n_f32(0.0)),
+                3 => vcombine_f32(vld1_f32(from), vld1_lane_f32::<0>(from.add(2), vdup_n_f32(0.0))),
+                _ => vld1q_f32(from),
+            }
         }
-        // SAFETY: the array holds four floats.
-        unsafe { vld1q_f32(lanes.as_ptr()) }
     }
     #[inline(always)]
     unsafe fn store_partial(self, to: *mut f32, value: float32x4_t, count: usize) {
-        let mut lanes = [0.0f32; 4];
-        // SAFETY: the array holds four floats.
-        unsafe { vst1q_f32(lanes.as_mut_ptr(), value) };
-        for (lane, value) in lanes.into_iter().enumerate().take(count) {
-            // SAFETY: lane < count.
-            unsafe { to.add(lane).write(value) };
+        // SAFETY: `count` floats are written, as the caller vouches.
+        unsafe {
+            match count {
+                0 => {}
+                1 => vst1q_lane_f32::<0>(to, value),
+                2 => vst1_f32(to, vget_low_f32(value)),
+                3 => {
+                    vst1_f32(to, vget_low_f32(value));
+                    vst1q_lane_f32::<2>(to.add(2), value);
+                }
+                _ => vst1q_f32(to, value),
+            }
         }
+    }
+    #[inline(always)]
+    unsafe fn load_bytes(self, from: *const u8, count: usize) -> int32x4_t {
+        let mut bytes = [0u8; 4];
+        // SAFETY: `count` bytes, or all four, as the caller vouches.
+        unsafe {
+            if count == 4 {
+                bytes = from.cast::<[u8; 4]>().read();
+            } else {
+                for (lane, byte) in bytes.iter_mut().enumerate().take(count) {
+                    *byte = from.add(lane).read();
+                }
+            }
+            let words = vmovl_u8(vcreate_u8(u64::from(u32::from_le_bytes(bytes))));
+            vreinterpretq_s32_u32(vmovl_u16(vget_low_u16(words)))
+        }
+    }
+    #[inline(always)]
+    unsafe fn store_bytes(self, to: *mut u8, value: int32x4_t, count: usize) {
+        // SAFETY: four bytes or `count` of them, as the caller vouches; all else happens in registers.
+        unsafe {
+            let words = vmovn_s32(value);
+            let bytes = vreinterpret_u32_s8(vmovn_s16(vcombine_s16(words, words)));
+            let bytes = vget_lane_u32::<0>(bytes).to_le_bytes();
+            if count == 4 {
+                to.cast::<[u8; 4]>().write(bytes);
+            } else {
+                for (lane, byte) in bytes.into_iter().enumerate().take(count) {
+                    to.add(lane).write(byte);
+                }
+            }
+        }
+    }
+    #[inline(always)]
+    fn mul_add_lane<const L: i32>(self, a: float32x4_t, b: float32x4_t, c: float32x4_t) -> float32x4_t {
+        // SAFETY: the token is proof of the instruction set.
+        unsafe { vfmaq_laneq_f32::<L>(c, b, a) }
+    }
+    #[inline(always)]
+    fn splat_lane<const L: i32>(self, a: int32x4_t) -> int32x4_t {
+        // SAFETY: the token is proof of the instruction set.
+        unsafe { vdupq_laneq_s32::<L>(a) }
+    }
+    #[inline(always)]
+    unsafe fn turn_square(self, from: *const f32, from_stride: usize, to: *mut f32, to_stride: usize) {
+        // SAFETY: as the caller vouches; all else happens in registers.
+        unsafe {
+            let row = |index: usize| vreinterpretq_f64_f32(vld1q_f32(from.add(index * from_stride)));
+            // Pairs of rows by two columns, then their columns one by one.
+            let (ac, bd) = ([row(0), row(2)], [row(1), row(3)]);
+            for half in 0..2 {
+                let pair = |rows: [float64x2_t; 2]| {
+                    let [upper, lower] = rows;
+                    let halves = if half == 0 { vzip1q_f64(upper, lower) } else { vzip2q_f64(upper, lower) };
+                    vreinterpretq_f32_f64(halves)
+                };
+                let (even, odd) = (pair(ac), pair(bd));
+                vst1q_f32(to.add(2 * half * to_stride), vtrn1q_f32(even, odd));
+                vst1q_f32(to.add((2 * half + 1) * to_stride), vtrn2q_f32(even, odd));
+            }
+        }
+    }
+    #[inline(always)]
+    fn reduce_add(self, a: float32x4_t) -> f32 {
+        // SAFETY: the token is proof of the instruction set.
+        unsafe { vaddvq_f32(a) }
+    }
+    #[inline(always)]
+    fn reduce_max(self, a: float32x4_t) -> f32 {
+        // SAFETY: the token is proof of the instruction set.
+        unsafe { vmaxvq_f32(a) }
     }
     #[inline(always)]
     fn shift_left<const N: i32>(self, a: int32x4_t) -> int32x4_t {
