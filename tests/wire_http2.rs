@@ -86,7 +86,8 @@ fn outcome(name: &str, steps: &[Vec<u8>]) -> String {
 /// A case: its rule, the steps after the client's preface and an empty SETTINGS, and what comes back after its ACK.
 type Case = (&'static str, Vec<Vec<u8>>, &'static str);
 
-fn check(cases: Vec<Case>) {
+fn check(cases: Vec<Case>) -> usize {
+    let count = cases.len();
     for (name, mut steps, expected) in cases {
         let opening = join(&[PREFACE.to_vec(), settings(&[])]);
         match steps.first_mut() {
@@ -97,13 +98,16 @@ fn check(cases: Vec<Case>) {
         let found = found.strip_prefix("SETTINGS ACK").unwrap_or(&found).trim_start_matches(", ");
         assert_eq!(found, expected, "{name}");
     }
+    count
 }
 
 /// The same for the very first bytes of a connection.
-fn check_raw(cases: Vec<Case>) {
+fn check_raw(cases: Vec<Case>) -> usize {
+    let count = cases.len();
     for (name, steps, expected) in cases {
         assert_eq!(outcome(name, &steps), expected, "{name}");
     }
+    count
 }
 
 /// A frame header alone, which may lie about its payload.
@@ -129,8 +133,33 @@ fn padded_get(pad_length: u8, padding: usize) -> Vec<u8> {
     frame(HEADERS, END_STREAM | END_HEADERS | PADDED, 1, payload)
 }
 
+/// Each section on a thread of its own.
 #[test]
-fn section_3_starting() {
+fn every_rule_has_its_answer() {
+    let sections = [
+        section_3_starting,
+        section_4_frames_and_header_blocks,
+        section_5_1_stream_states,
+        section_5_priorities_and_errors,
+        section_6_1_data,
+        section_6_2_headers,
+        sections_6_3_and_6_4_priority_and_reset,
+        section_6_5_settings,
+        sections_6_6_to_6_8_push_ping_goaway,
+        section_6_9_flow_control,
+        section_6_10_continuation,
+        section_8_1_requests,
+        section_8_2_fields,
+        section_8_3_pseudo_fields,
+        limits_of_lists_and_bodies,
+    ];
+    let running = sections.map(std::thread::spawn);
+    let count: usize = running.into_iter().map(|section| section.join().expect("a case failed")).sum();
+    eprintln!("{count} cases");
+    assert!(count >= 200, "{count} cases");
+}
+
+fn section_3_starting() -> usize {
     check_raw(vec![
         ("3.4 preface and SETTINGS", vec![join(&[PREFACE.to_vec(), settings(&[])])], "SETTINGS ACK"),
         (
@@ -158,11 +187,10 @@ fn section_3_starting() {
             "GOAWAY 0 PROTOCOL, over",
         ),
         ("3.4 half a preface waits", vec![PREFACE[..10].to_vec()], ""),
-    ]);
+    ])
 }
 
-#[test]
-fn section_4_frames_and_header_blocks() {
+fn section_4_frames_and_header_blocks() -> usize {
     let list = request("GET", "/", &[]);
     let (front, back) = list.split_at(7);
     check(vec![
@@ -300,11 +328,10 @@ fn section_4_frames_and_header_blocks() {
             vec![frame(HEADERS, 5, 1, &list[..list.len() - 1])],
             "GOAWAY 0 COMPRESSION, over",
         ),
-    ]);
+    ])
 }
 
-#[test]
-fn section_5_1_stream_states() {
+fn section_5_1_stream_states() -> usize {
     check(vec![
         ("5.1 idle: DATA", vec![data(1, b"x", true)], "GOAWAY 0 PROTOCOL, over"),
         ("5.1 idle: RST_STREAM", vec![reset(1, 8)], "GOAWAY 0 PROTOCOL, over"),
@@ -377,11 +404,10 @@ fn section_5_1_stream_states() {
             vec![join(&[get(1), post(3), post(5), post(7), post(9)]), get(11)],
             "HEADERS 1 200 END, HEADERS 11 200 END",
         ),
-    ]);
+    ])
 }
 
-#[test]
-fn section_5_priorities_and_errors() {
+fn section_5_priorities_and_errors() -> usize {
     let depends = |stream: u32| {
         let payload = [&stream.to_be_bytes()[..], &[16], &request("GET", "/", &[])].concat();
         frame(HEADERS, END_STREAM | END_HEADERS | PRIORITY_FLAG, 1, payload)
@@ -390,6 +416,14 @@ fn section_5_priorities_and_errors() {
         ("5.3 HEADERS with a priority", vec![depends(0)], "HEADERS 1 200 END"),
         ("5.3 HEADERS with an exclusive priority", vec![depends(1 << 31)], "HEADERS 1 200 END"),
         ("5.3 HEADERS that depends on its own stream", vec![depends(1)], "RST 1 PROTOCOL"),
+        (
+            "5.3 HEADERS in pieces that depends on its own stream",
+            vec![join(&[
+                frame(HEADERS, END_STREAM | PRIORITY_FLAG, 1, [0, 0, 0, 1, 16]),
+                frame(CONTINUATION, END_HEADERS, 1, request("GET", "/", &[])),
+            ])],
+            "RST 1 PROTOCOL",
+        ),
         (
             "5.3 PRIORITY that depends on its own stream",
             vec![join(&[post(1), priority(1, 1)])],
@@ -416,11 +450,10 @@ fn section_5_priorities_and_errors() {
             "HEADERS 1 200 END",
         ),
         ("5.5 an unknown setting", vec![settings(&[(0xff, 7), (8, 1)])], "SETTINGS ACK"),
-    ]);
+    ])
 }
 
-#[test]
-fn section_6_1_data() {
+fn section_6_1_data() -> usize {
     let padded = |length: u8, rest: usize, end: u8| {
         frame(DATA, PADDED | end, 1, [vec![length], vec![b'x'; rest]].concat())
     };
@@ -460,11 +493,10 @@ fn section_6_1_data() {
             vec![join(&[post(1), post(3), data(1, b"a", false), data(3, b"bb", true), data(1, b"c", true)])],
             "HEADERS 3 200, HEADERS 1 200, DATA 3 2 END, DATA 1 2 END",
         ),
-    ]);
+    ])
 }
 
-#[test]
-fn section_6_2_headers() {
+fn section_6_2_headers() -> usize {
     let trailers = frame(HEADERS, END_STREAM | END_HEADERS, 1, block(&[("a", "b")]));
     check(vec![
         ("6.2 padding", vec![padded_get(4, 4)], "HEADERS 1 200 END"),
@@ -496,11 +528,10 @@ fn section_6_2_headers() {
         ),
         ("6.2 trailers without DATA", vec![join(&[post(1), trailers])], "HEADERS 1 200 END"),
         ("6.2 an empty list", vec![frame(HEADERS, 5, 1, [])], "RST 1 PROTOCOL"),
-    ]);
+    ])
 }
 
-#[test]
-fn sections_6_3_and_6_4_priority_and_reset() {
+fn sections_6_3_and_6_4_priority_and_reset() -> usize {
     check(vec![
         ("6.3 stream 0", vec![priority(0, 1)], "GOAWAY 0 PROTOCOL, over"),
         ("6.3 four octets", vec![join(&[post(1), frame(PRIORITY, 0, 1, [0; 4])])], "RST 1 FRAME_SIZE"),
@@ -527,11 +558,10 @@ fn sections_6_3_and_6_4_priority_and_reset() {
             vec![join(&[post(1), reset(1, 0xffff_ffff), get(3)])],
             "HEADERS 3 200 END",
         ),
-    ]);
+    ])
 }
 
-#[test]
-fn section_6_5_settings() {
+fn section_6_5_settings() -> usize {
     check(vec![
         ("6.5 on a stream", vec![frame(SETTINGS, 0, 1, [])], "GOAWAY 0 PROTOCOL, over"),
         ("6.5 ACK with a payload", vec![frame(SETTINGS, ACK, 0, [0; 6])], "GOAWAY 0 FRAME_SIZE, over"),
@@ -564,11 +594,10 @@ fn section_6_5_settings() {
             vec![join(&[settings(&[(1, 0)]), get(1)])],
             "SETTINGS ACK, HEADERS 1 200 END",
         ),
-    ]);
+    ])
 }
 
-#[test]
-fn sections_6_6_to_6_8_push_ping_goaway() {
+fn sections_6_6_to_6_8_push_ping_goaway() -> usize {
     check(vec![
         (
             "6.6 a client cannot push",
@@ -589,11 +618,10 @@ fn sections_6_6_to_6_8_push_ping_goaway() {
             "GOAWAY 1 NO_ERROR, HEADERS 1 200, DATA 1 1 END, over",
         ),
         ("6.8 with debug data", vec![frame(GOAWAY, 0, 0, [0; 30])], "GOAWAY 0 NO_ERROR, over"),
-    ]);
+    ])
 }
 
-#[test]
-fn section_6_9_flow_control() {
+fn section_6_9_flow_control() -> usize {
     let fill = |stream: u32, frames: usize| data(stream, vec![0; 16_384], false).repeat(frames);
     let small_window = settings(&[(4, 0)]);
     check(vec![
@@ -662,11 +690,10 @@ fn section_6_9_flow_control() {
             vec![join(&[post(1), fill(1, 1), data(1, b"x", true)])],
             "HEADERS 1 200, DATA 1 16385 END",
         ),
-    ]);
+    ])
 }
 
-#[test]
-fn section_6_10_continuation() {
+fn section_6_10_continuation() -> usize {
     let list = request("GET", "/", &[]);
     let mut long = vec![frame(HEADERS, END_STREAM, 1, &list)];
     long.extend((0..9).map(|_| frame(CONTINUATION, 0, 1, block(&[("a", "b")]))));
@@ -691,11 +718,10 @@ fn section_6_10_continuation() {
         ),
         ("6.10 more frames than a block may have", vec![join(&long)], "GOAWAY 0 CALM, over"),
         ("6.10 a block longer than it may be", vec![join(&large)], "GOAWAY 0 CALM, over"),
-    ]);
+    ])
 }
 
-#[test]
-fn section_8_1_requests() {
+fn section_8_1_requests() -> usize {
     let post_length =
         |length: &str| frame(HEADERS, 4, 1, request("POST", "/", &[("content-length", length)]));
     check(vec![
@@ -768,11 +794,10 @@ fn section_8_1_requests() {
             vec![post_length("99999999999999999999")],
             "HEADERS 1 413 END, RST 1 NO_ERROR",
         ),
-    ]);
+    ])
 }
 
-#[test]
-fn section_8_2_fields() {
+fn section_8_2_fields() -> usize {
     check(vec![
         ("8.2 upper case", vec![with("Accept", "x")], "RST 1 PROTOCOL"),
         ("8.2.1 an empty name", vec![with("", "x")], "RST 1 PROTOCOL"),
@@ -795,11 +820,10 @@ fn section_8_2_fields() {
         ("8.2.2 te", vec![with("te", "gzip")], "RST 1 PROTOCOL"),
         ("8.2.2 te with more than trailers", vec![with("te", "trailers, deflate")], "RST 1 PROTOCOL"),
         ("8.2.2 te: trailers", vec![with("te", "trailers")], "HEADERS 1 200 END"),
-    ]);
+    ])
 }
 
-#[test]
-fn section_8_3_pseudo_fields() {
+fn section_8_3_pseudo_fields() -> usize {
     const M: (&str, &str) = (":method", "GET");
     const S: (&str, &str) = (":scheme", "http");
     const P: (&str, &str) = (":path", "/");
@@ -863,11 +887,10 @@ fn section_8_3_pseudo_fields() {
             vec![frame(HEADERS, 5, 1, request("HEAD", "/size/5", &[]))],
             "HEADERS 1 200 END",
         ),
-    ]);
+    ])
 }
 
-#[test]
-fn limits_of_lists_and_bodies() {
+fn limits_of_lists_and_bodies() -> usize {
     let many: Vec<(&str, &str)> = vec![("a", "b"); 30];
     let fields = frame(HEADERS, 5, 1, request("GET", "/", &many));
     let value = "v".repeat(100);
@@ -882,5 +905,5 @@ fn limits_of_lists_and_bodies() {
             vec![join(&[post(1), body, get(3)])],
             "HEADERS 1 413 END, RST 1 NO_ERROR, HEADERS 3 200 END",
         ),
-    ]);
+    ])
 }

@@ -57,6 +57,7 @@ pub(super) struct HeaderBlock {
     stream: u32,
     end_stream: bool,
     bytes: Vec<u8>,
+    depends_on_itself: bool,
     continuations: u32,
     pub(super) started: Instant,
 }
@@ -314,6 +315,7 @@ impl Connection {
             stream: id,
             end_stream,
             bytes: block.to_vec(),
+            depends_on_itself,
             continuations: 0,
             started: self.now,
         });
@@ -340,7 +342,7 @@ impl Connection {
             return Ok(());
         }
         let Some(block) = self.block.take() else { return Ok(()) };
-        self.header_block(block.stream, block.end_stream, &block.bytes, false, clock)
+        self.header_block(block.stream, block.end_stream, &block.bytes, block.depends_on_itself, clock)
     }
 
     /// A complete header block: a new request, or the trailers of one.
