@@ -49,6 +49,8 @@ struct Model {
     statuses: BTreeMap<i64, VersionStatus>,
     /// Listed by [`Registry::names`]: someone wants it served.
     listed: bool,
+    /// Why it has no version at all.
+    problem: Option<String>,
 }
 
 /// All models of the server.
@@ -138,6 +140,18 @@ impl Registry {
         for version in ended.iter().take(ended.len().saturating_sub(KEPT_ENDED)) {
             model.statuses.remove(version);
         }
+    }
+
+    /// Records why a model has no version to load; `None` if it has.
+    pub fn set_problem(&self, name: &str, problem: Option<String>) {
+        if let Some(model) = self.write().get_mut(name) {
+            model.problem = problem;
+        }
+    }
+
+    /// Why a model has no version to load.
+    pub fn problem(&self, name: &str) -> Option<String> {
+        self.read().get(name)?.problem.clone()
     }
 
     /// Says which models are to be served. Others keep the status of their last versions, but are not listed

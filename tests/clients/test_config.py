@@ -86,9 +86,10 @@ class Config(Folder):
             self.assertEqual(text, f"Servable not found for request: Latest({model})")
         self.assertEqual(get(server, "/readyz")[0], 200)
         self.assertEqual(get(server, "/healthz")[0], 200)
-        listed = {each["name"]: each["model_version_status"] for each in json.loads(get(server, "/v1/models")[1])["models"]}
+        listed = {each["name"]: each for each in json.loads(get(server, "/v1/models")[1])["models"]}
         self.assertEqual(set(listed), {"bad", "missing", "half_plus_two", "half_plus_three"})
-        self.assertEqual(listed["bad"][0]["state"], "END")
+        self.assertEqual(listed["bad"]["model_version_status"][0]["state"], "END")
+        self.assertIn("no_such_folder", listed["missing"]["error"])
 
     def test_readiness_without_a_model_that_answers(self):
         server = self.serve_config([("bad", "bad_half_plus_two", "")]).wait_for("bad", state=State.END)

@@ -30,6 +30,10 @@ pub(super) fn all_models(registry: &Registry) -> Vec<u8> {
         writer.key(b"name");
         writer.protobuf_string(&name);
         write_statuses(&registry.status(&name, None).unwrap_or_default(), &mut writer);
+        if let Some(problem) = registry.problem(&name) {
+            writer.key(b"error");
+            writer.protobuf_string(&problem);
+        }
         writer.end_object();
     }
     writer.end_array();

@@ -305,6 +305,8 @@ impl Shared {
             let current = plan.models.get(&name).and_then(|model| model.config.as_ref());
             if current.is_some_and(|config| config.base_path == base_path) {
                 plan.offer(&name, offered);
+                let problem = plan.models.get(&name).and_then(|model| model.problem.clone());
+                self.registry.set_problem(&name, problem);
                 self.close_dropped(&mut plan);
             }
         }
