@@ -2,16 +2,22 @@
 
     wire_clients.py message MODEL COUNT             a gRPC predict message of COUNT floats, for h2load
     wire_clients.py crowd PORT PID PREDICT_PATH     idle, slow and silent clients beside one that behaves
-    wire_clients.py grpcio PORT MODEL               what a Python client measures; skipped without grpcio
+    wire_clients.py grpcio PORT MODEL               what a Python client measures, also of a grpcio server that does
+                                                    nothing; skipped without grpcio
 """
 
+import concurrent.futures
+import multiprocessing
 import os
+import select
 import socket
 import statistics
 import struct
+import subprocess
 import sys
-import threading
 import time
+
+UNLIMITED = [("grpc.max_receive_message_length", -1), ("grpc.max_send_message_length", -1)]
 
 
 def field(number, payload):
@@ -45,40 +51,31 @@ def row(*cells):
     print("|", " | ".join(str(cell) for cell in cells), "|", flush=True)
 
 
-class Probe(threading.Thread):
-    """One client that behaves, on 4 connections, until it is told to stop."""
-
-    def __init__(self, port, path):
-        super().__init__(daemon=True)
-        body = b'{"instances": [1.0, 2.0, 5.0]}'
-        self.request = b"POST %s HTTP/1.1\r\nHost: h\r\nContent-Length: %d\r\n\r\n%s" % (path.encode(), len(body), body)
-        self.port, self.times, self.running = port, [], True
-
-    def run(self):
-        peers = [socket.create_connection(("127.0.0.1", self.port)) for _ in range(4)]
-        while self.running:
-            for peer in peers:
-                start = time.perf_counter()
-                peer.sendall(self.request)
-                assert peer.recv(4096).startswith(b"HTTP/1.1 200")
-                self.times.append(time.perf_counter() - start)
-            time.sleep(0.001)
-
-    def finish(self):
-        self.running = False
-        self.join()
-        times = sorted(self.times)
-        return times[len(times) // 2] * 1000, times[int(len(times) * 0.99)] * 1000
+def probe(port, path, seconds):
+    """Median and 99th percentile, in milliseconds, of a client that behaves, on 4 connections."""
+    body = b'{"instances": [1.0, 2.0, 5.0]}'
+    request = b"POST %s HTTP/1.1\r\nHost: h\r\nContent-Length: %d\r\n\r\n%s" % (path.encode(), len(body), body)
+    peers = [socket.create_connection(("127.0.0.1", port)) for _ in range(4)]
+    times, end = [], time.time() + seconds
+    while time.time() < end:
+        for peer in peers:
+            start = time.perf_counter()
+            peer.sendall(request)
+            assert peer.recv(4096).startswith(b"HTTP/1.1 200")
+            times.append(time.perf_counter() - start)
+        time.sleep(0.001)
+    times.sort()
+    return times[len(times) // 2] * 1000, times[int(len(times) * 0.99)] * 1000
 
 
 def beside(port, path, seconds, each=lambda: None):
-    probe = Probe(port, path)
-    probe.start()
-    end = time.time() + seconds
-    while time.time() < end:
-        each()
-        time.sleep(0.1)
-    return probe.finish()
+    """The probe in a process of its own, so that it does not wait for what this one does meanwhile."""
+    with multiprocessing.get_context("fork").Pool(1) as pool:
+        running = pool.apply_async(probe, (port, path, seconds))
+        while not running.ready():
+            each()
+            time.sleep(0.1)
+        return running.get()
 
 
 def crowd(port, pid, path):
@@ -119,6 +116,10 @@ def crowd(port, pid, path):
         peer.sendall(b"POST %s HTTP/1.1\r\nHost: h\r\nContent-Length: %d\r\n\r\n" % (path.encode(), len(body)) + body)
         peers.append(peer)
 
+    # Making 500 answers takes its time; what they cost while nobody takes them is the question.
+    for peer in peers:
+        select.select([peer], [], [], 60)
+
     def sip():
         for peer in peers:
             peer.recv(1)
@@ -131,17 +132,10 @@ def crowd(port, pid, path):
     row("afterwards", f"{resident(pid):.0f} MB RSS", "", "")
 
 
-def grpcio(port, model):
-    try:
-        import grpc
-    except ImportError:
-        print("SKIPPED: grpcio is not installed")
-        return
-    options = [("grpc.max_receive_message_length", -1), ("grpc.max_send_message_length", -1)]
-    with grpc.insecure_channel(f"127.0.0.1:{port}", options) as channel:
+def calls_one_by_one(grpc, name, port, sizes):
+    with grpc.insecure_channel(f"127.0.0.1:{port}", UNLIMITED) as channel:
         predict = channel.unary_unary("/tensorflow.serving.PredictionService/Predict")
-        for count, calls in ((3, 10_000), (150_000, 300), (250_000, 300)):
-            message = predict_request(model, count)
+        for message, calls in sizes:
             times, size = [], 0
             for _ in range(calls):
                 start = time.perf_counter()
@@ -150,8 +144,39 @@ def grpcio(port, model):
             median = statistics.median(times)
             rate = (len(message) + size) / median / 1e6
             tail = sorted(times)[int(calls * 0.99)]
-            label = f"grpcio, {calls} calls one after the other, {len(message)} bytes in, {size} out"
-            row(label, f"{rate:.0f} MB/s" if count > 3 else int(1 / median), f"{median * 1000:.3f}ms", f"{tail * 1000:.3f}ms")
+            label = f"{name}, grpcio, {calls} calls one after the other, {len(message)} bytes in, {size} out"
+            each = f"{rate:.0f} MB/s" if len(message) > 1000 else int(1 / median)
+            row(label, each, f"{median * 1000:.3f}ms", f"{tail * 1000:.3f}ms")
+
+
+def grpcio(port, model):
+    try:
+        import grpc
+    except ImportError:
+        print("SKIPPED: grpcio is not installed")
+        return
+    sizes = [(predict_request(model, count), calls) for count, calls in ((3, 10_000), (150_000, 300), (250_000, 300))]
+    calls_one_by_one(grpc, "kinglet", port, sizes)
+    peer = subprocess.Popen([sys.executable, __file__, "echo"], stdout=subprocess.PIPE, text=True)
+    try:
+        calls_one_by_one(grpc, "grpcio's own server, an echo", int(peer.stdout.readline()), sizes)
+    finally:
+        peer.terminate()
+        peer.wait()
+
+
+def echo():
+    """A grpcio server that answers each call with its own message; prints its port."""
+    import grpc
+
+    class Echo(grpc.GenericRpcHandler):
+        def service(self, _):
+            return grpc.unary_unary_rpc_method_handler(lambda message, _: message)
+
+    server = grpc.server(concurrent.futures.ThreadPoolExecutor(2), [Echo()], options=UNLIMITED)
+    print(server.add_insecure_port("127.0.0.1:0"), flush=True)
+    server.start()
+    server.wait_for_termination()
 
 
 def main():
@@ -161,6 +186,8 @@ def main():
         os.write(1, b"\0" + struct.pack(">I", len(message)) + message)
     elif command == "crowd":
         crowd(int(rest[0]), int(rest[1]), rest[2])
+    elif command == "echo":
+        echo()
     else:
         grpcio(int(rest[0]), rest[1])
 

@@ -3,13 +3,14 @@
 
     benches/server/compare.py --kinglet target/x86_64-unknown-linux-gnu/release/kinglet \
         --model ../shared/models/tfs/saved_model_half_plus_two_cpu --client .venv/bin/python \
-        --mlserver .venv-peers/bin/python --tensorflow .venv-peers/bin/python
+        --mlserver .venv-peers/bin/python --tensorflow .venv-peers/bin/python --triton .venv-triton/bin/python
 
 Load comes from h2load (Debian: nghttp2-client), one thread, which logs the time of every request. Servers
 run one at a time; rounds go through all of them in turn, so that what else the machine does meets each
 alike. A cell is the median over the rounds. Peers whose interpreter is not given are left out:
 `pip install mlserver` serves a NumPy model over REST and gRPC (Open Inference Protocol), and
-`tensorflow_peer.py` is TensorFlow itself behind a grpcio server that speaks TensorFlow Serving's Predict
+`triton_peer.py` is Triton with its Python backend (`pip install nvidia-pytriton`; its embedded interpreter wants
+a Python 3.11 of Debian's patch level or older), and `tensorflow_peer.py` is TensorFlow itself behind a grpcio server that speaks TensorFlow Serving's Predict
 (`pip install tensorflow-cpu grpcio`, `pip install --no-deps tensorflow-serving-api`).
 """
 
@@ -43,8 +44,8 @@ sys.stdout.buffer.write(request.SerializeToString())
 """
 INFER_MESSAGE = """
 import sys
-from mlserver.grpc import dataplane_pb2
-request = dataplane_pb2.ModelInferRequest(model_name="half_plus_two")
+from {module} import {name} as messages
+request = messages.ModelInferRequest(model_name="half_plus_two")
 x = request.inputs.add(name="x", datatype="FP32", shape=[3, 1])
 x.contents.fp32_contents.extend([1.0, 2.0, 5.0])
 sys.stdout.buffer.write(request.SerializeToString())
@@ -127,6 +128,16 @@ def kinglet(asked):
     return Peer("kinglet", command, calls, lambda: answers(url, body))
 
 
+def inference_calls(rest, grpc, python, module, name):
+    """The Open Inference Protocol's calls, with message classes that `python` has as `name` of `module`."""
+    url = f"http://127.0.0.1:{rest}/v2/models/half_plus_two/infer"
+    tensor = {"name": "x", "shape": [3, 1], "datatype": "FP32", "data": [row[0] for row in ROWS]}
+    body = json.dumps({"inputs": [tensor]}).encode()
+    message = grpc_body(python, INFER_MESSAGE.format(module=module, name=name))
+    path = f"http://127.0.0.1:{grpc}/inference.GRPCInferenceService/ModelInfer"
+    return {"REST": (url, body, JSON_HEADERS), "gRPC": (path, message, GRPC_HEADERS)}
+
+
 def mlserver(asked, folder):
     rest, grpc, metrics = free_port(), free_port(), free_port()
     settings = {
@@ -137,22 +148,21 @@ def mlserver(asked, folder):
     (folder / "settings.json").write_text(json.dumps(settings))
     (folder / "model-settings.json").write_text(json.dumps(model))
     (folder / "mlserver_model.py").write_text((HERE / "mlserver_model.py").read_text())
-    url = f"http://127.0.0.1:{rest}/v2/models/half_plus_two/infer"
-    tensor = {"name": "x", "shape": [3, 1], "datatype": "FP32", "data": [row[0] for row in ROWS]}
-    body = json.dumps({"inputs": [tensor]}).encode()
-    calls = {
-        "REST": (url, body, JSON_HEADERS),
-        "gRPC": (
-            f"http://127.0.0.1:{grpc}/inference.GRPCInferenceService/ModelInfer",
-            grpc_body(asked.mlserver, INFER_MESSAGE),
-            GRPC_HEADERS,
-        ),
-    }
+    calls = inference_calls(rest, grpc, asked.mlserver, "mlserver.grpc", "dataplane_pb2")
+    url, body, _ = calls["REST"]
     start = "import sys; from mlserver.cli import main; sys.argv = ['mlserver', 'start', sys.argv[1]]; main()"
     return Peer(
         "MLServer", [asked.mlserver, "-c", start, str(folder)], calls, lambda: answers(url, body),
         {"PYTHONPATH": str(folder)},
     )
+
+
+def triton(asked):
+    rest, grpc, metrics = free_port(), free_port(), free_port()
+    calls = inference_calls(rest, grpc, asked.triton, "tritonclient.grpc", "service_pb2")
+    url, body, _ = calls["REST"]
+    command = [asked.triton, str(HERE / "triton_peer.py"), str(rest), str(grpc), str(metrics)]
+    return Peer("Triton, Python backend", command, calls, lambda: answers(url, body))
 
 
 def tensorflow(asked):
@@ -207,6 +217,7 @@ def main():
     parser.add_argument("--client", default=sys.executable, help="interpreter with the client package")
     parser.add_argument("--mlserver", help="interpreter with mlserver")
     parser.add_argument("--tensorflow", help="interpreter with tensorflow and grpcio")
+    parser.add_argument("--triton", help="interpreter with nvidia-pytriton")
     parser.add_argument("--seconds", type=int, default=3)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--connections", default="1,16")
@@ -218,6 +229,8 @@ def main():
         peers = [kinglet(asked)]
         if asked.mlserver:
             peers.append(mlserver(asked, folder / "mlserver"))
+        if asked.triton:
+            peers.append(triton(asked))
         if asked.tensorflow:
             peers.append(tensorflow(asked))
         found = {}
