@@ -271,6 +271,33 @@ fn the_wrong_security_is_closed() {
 }
 
 #[test]
+fn a_port_can_stay_without_tls() {
+    let plain = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = plain.local_addr().unwrap();
+    let binds = vec![Bind::Inherited(plain.into()), Bind::Tcp("127.0.0.1:0".parse().unwrap())];
+    let plain_ports = vec![address.port()];
+    let server =
+        Running::start(ServerConfig { binds, tls: Some(tls()), require_tls: true, plain_ports, ..config() });
+    exchange(&mut TcpStream::connect(address).unwrap(), get("/"));
+    let mut stream = TcpStream::connect(address).unwrap();
+    stream.write_all(&[0x16, 3, 1, 0, 5, 1, 0, 0, 1, 0]).unwrap();
+    assert!(rest(&mut stream).is_empty());
+    let Some(BoundAddress::Tcp(secured)) = server.addresses.get(1) else { panic!() };
+    exchange(&mut secure(TcpStream::connect(secured).unwrap(), "localhost.pem", &[]), get("/"));
+}
+
+#[test]
+fn answers_come_with_and_without_busy_polling() {
+    for busy_poll in [Duration::ZERO, Duration::from_micros(200)] {
+        let server = Running::start(ServerConfig { busy_poll, ..config() });
+        let mut stream = server.connect();
+        for target in ["/inline", "/inline", "/", "/inline"] {
+            exchange(&mut stream, get(target));
+        }
+    }
+}
+
+#[test]
 fn unix_sockets_ipv6_and_inherited_sockets() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("socket");

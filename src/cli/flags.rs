@@ -280,7 +280,7 @@ pub static FLAGS: &[Flag] = &[
         Security,
         FILE,
         "",
-        "Serve over TLS with the key and certificates of this text-format SSLConfig; REST too.",
+        "Serve over TLS with the key and certificates of this text-format SSLConfig; REST too, but for --tfs_strict_compat.",
     ),
     flag(
         "state_dir",
@@ -477,6 +477,13 @@ pub static FLAGS: &[Flag] = &[
         "Requests worked on at the same time; 0 is the larger of the two flags under Threads.",
     ),
     flag("threads", Kinglet, NUMBER, "0", "Threads that one request may use; 0 is the number of CPUs."),
+    flag(
+        "busy_poll_micros",
+        Kinglet,
+        NUMBER,
+        "200",
+        "After an answer, look for the next request for so long before sleeping, while that pays off; 0 is never.",
+    ),
     flag(
         "record_requests",
         Kinglet,

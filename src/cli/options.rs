@@ -113,6 +113,8 @@ pub struct Options {
     pub workers: usize,
     /// Threads of one request, at least 1.
     pub threads: usize,
+    /// How long the network loop looks for the next request after an answer before it sleeps.
+    pub busy_poll: Duration,
     /// What clients may use.
     pub limits: NetworkLimits,
     /// Where a sample of calls is written.
@@ -180,6 +182,7 @@ impl Options {
             per_model_batching: values.switch("enable_per_model_batching_parameters")?,
             workers: or(values.count("workers")?, classic_workers),
             threads: threads(values, cpus)?,
+            busy_poll: values.duration("busy_poll_micros", Duration::from_micros(1))?,
             limits: NetworkLimits::from_values(values, strict)?,
             record_requests: values.path("record_requests"),
             record_sample: values.share("record_sample")?,

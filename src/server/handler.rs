@@ -14,6 +14,7 @@ use crate::{
         tfs_rest::TfsRest,
     },
     models::{Code, Entrypoint, Monitoring, Patience, Registry, Stats},
+    tensor::release_free_memory,
     wire::{Body, Event, Handler, Protocol, Request, RequestHead, Response, page},
 };
 use std::{
@@ -21,6 +22,7 @@ use std::{
         Arc,
         atomic::{AtomicBool, Ordering},
     },
+    thread,
     time::{Duration, Instant},
 };
 
@@ -40,6 +42,8 @@ pub(super) struct Surfaces {
     pub(super) rest_timeout: Duration,
     pub(super) draining: AtomicBool,
     pub(super) costs: Costs,
+    /// Requests that wait together run together, so none may run alone on the loop's thread.
+    pub(super) batching: bool,
 }
 
 impl Surfaces {
@@ -161,7 +165,7 @@ impl Handler for Surfaces {
 
     fn run_inline(&self, request: &Request) -> bool {
         match Kind::of(request) {
-            Some(kind) => self.costs.is_cheap(kind),
+            Some(kind) => !self.batching && self.costs.is_cheap(kind),
             None => matches!(path_of(&request.target), "/healthz" | "/readyz"),
         }
     }
@@ -200,6 +204,8 @@ impl Handler for Surfaces {
             Event::Panicked => self.stats.wire_event("handler_panicked"),
             Event::Received(bytes) => self.stats.bytes(bytes, 0),
             Event::Sent(bytes) => self.stats.bytes(0, bytes),
+            // It locks the allocator for some milliseconds, which the loop has no time for.
+            Event::Emptied => drop(thread::Builder::new().spawn(release_free_memory)),
         }
     }
 }

@@ -73,7 +73,8 @@ pub fn run(options: &Options) -> Result<(), ServeError> {
         log::warn!("--{flag} is accepted without effect: {reason}");
     }
     let identity = Identity::new(options)?;
-    let door = Door::new(options, identity.as_ref().is_some_and(|identity| identity.asks_clients))?;
+    let all_ask = identity.as_ref().is_some_and(|identity| identity.asks_clients);
+    let door = Door::new(options, all_ask && places::without_tls(options).is_empty())?;
     let monitoring = match &options.monitoring_config_file {
         Some(path) => Monitoring::from_file(path).map_err(ServeError::Configuration)?,
         None => Monitoring::default(),
@@ -98,6 +99,8 @@ pub fn run(options: &Options) -> Result<(), ServeError> {
         limits,
         tls: identity.as_ref().map(|identity| identity.tls.clone()),
         require_tls: true,
+        plain_ports: places::without_tls(options),
+        busy_poll: options.busy_poll,
     };
     let server = Server::bind(config, surfaces.clone()).map_err(|error| {
         ServeError::Wire(
@@ -238,5 +241,6 @@ fn surfaces(
         rest_timeout: options.rest_timeout,
         draining: AtomicBool::new(false),
         costs: cheap::Costs::new(),
+        batching: options.enable_batching,
     }
 }

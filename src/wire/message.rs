@@ -327,6 +327,8 @@ pub enum Event {
     Received(u64),
     /// Bytes that were written to connections.
     Sent(u64),
+    /// Bodies and answers that took much memory are gone: a good time to give it back to the system.
+    Emptied,
 }
 
 #[cfg(test)]

@@ -79,6 +79,19 @@ class Batching(ClientTest):
                 self.assertRegex(page, r"batching_session:queuing_latency_count\{[^}]*\} \d+")
                 server.stop()
 
+    def test_requests_that_proved_cheap_still_share_batches(self):
+        server = self.serve(
+            "num_batch_threads { value: 1 } batch_timeout_micros { value: 5000 } max_enqueued_batches { value: 10000 }"
+        )
+        for number in range(100):
+            server.predict("half_plus_two", x=[[float(number)]])
+        batches = lambda: int(  # noqa: E731
+            re.search(r'kinglet_batch_rows_count\{model_name="half_plus_two",[^}]*\} (\d+)', self.page(server))[1]
+        )
+        before = batches()
+        self.storm(server, clients=16, turns=20)
+        self.assertLess(batches() - before, 16 * 20)
+
     def test_what_has_no_common_batch_dimension_runs_alone(self):
         server = self.serve("max_batch_size { value: 4 }")
         self.assertEqual(make_array(server.predict("half_plus_three", x=7.0).outputs["y"]), 6.5)

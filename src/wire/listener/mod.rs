@@ -8,6 +8,7 @@
 mod link;
 mod reactor;
 mod socket;
+mod spin;
 mod transport;
 mod workers;
 
@@ -42,12 +43,24 @@ pub struct ServerConfig {
     pub tls: Option<Tls>,
     /// Whether connections over TCP without TLS are closed, if TLS is offered; else one port serves both.
     pub require_tls: bool,
+    /// Ports on which TLS is neither offered nor asked for.
+    pub plain_ports: Vec<u16>,
+    /// How long the loop looks for the next request after an answer before it sleeps, while that pays off.
+    pub busy_poll: Duration,
 }
 
 impl Default for ServerConfig {
     fn default() -> ServerConfig {
         let workers = std::thread::available_parallelism().map_or(1, usize::from);
-        ServerConfig { binds: Vec::new(), workers, limits: Limits::default(), tls: None, require_tls: false }
+        ServerConfig {
+            binds: Vec::new(),
+            workers,
+            limits: Limits::default(),
+            tls: None,
+            require_tls: false,
+            plain_ports: Vec::new(),
+            busy_poll: Duration::ZERO,
+        }
     }
 }
 
@@ -101,6 +114,8 @@ impl Server {
             stop: stop.clone(),
             tls: config.tls,
             require_tls: config.require_tls,
+            plain_ports: config.plain_ports,
+            busy_poll: config.busy_poll,
         };
         let reactor = Reactor::new(poll, listeners, settings)?;
         Ok(Server { reactor, addresses, stop, workers, threads })

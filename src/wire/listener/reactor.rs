@@ -27,6 +27,7 @@ use super::{
     Stop,
     link::{After, Link},
     socket::{Listener, Socket},
+    spin::Spin,
     workers::{self, Done, Origin, Workers},
 };
 
@@ -43,6 +44,8 @@ const SCRATCH: usize = 128 << 10;
 const ACCEPTS: usize = 256;
 /// How long the requests of one connection are answered on the loop's thread before others have their turn.
 const INLINE: Duration = Duration::from_micros(500);
+/// Bodies and answers of so many bytes leave an allocator with memory that is worth giving back.
+const MUCH: usize = 16 << 20;
 /// Idle connections closed at once when descriptors run out.
 const SHED: usize = 16;
 
@@ -58,12 +61,19 @@ pub(super) struct Reactor {
     /// Connections that have something to do without a new event.
     ready: VecDeque<usize>,
     done: Vec<Done>,
+    /// Requests that the workers have.
+    handed_over: usize,
+    /// An answer has been given since the loop last waited.
+    answered: bool,
+    spin: Spin,
     scratch: Vec<u8>,
     clock: Clock,
     ticked: Instant,
     /// Kept so that there is a descriptor to accept, and close, with when no other is left.
     reserve: Option<File>,
     budget: Arc<Budget>,
+    /// The most that the budget has held at a tick since it was last found to be emptied.
+    held: usize,
     settings: Settings,
     stopping: Option<Instant>,
 }
@@ -76,6 +86,8 @@ pub(super) struct Settings {
     pub(super) stop: Stop,
     pub(super) tls: Option<Tls>,
     pub(super) require_tls: bool,
+    pub(super) plain_ports: Vec<u16>,
+    pub(super) busy_poll: Duration,
 }
 
 /// A place for a connection; the generation tells apart those that have used it.
@@ -100,11 +112,15 @@ impl Reactor {
             open: 0,
             ready: VecDeque::new(),
             done: Vec::new(),
+            handed_over: 0,
+            answered: false,
+            spin: Spin::new(settings.busy_poll),
             scratch: vec![0; SCRATCH],
             ticked: clock.now(),
             clock,
             reserve: File::open("/dev/null").ok(),
             budget: Budget::new(settings.limits.in_flight_bytes),
+            held: 0,
             settings,
             stopping: None,
         })
@@ -119,10 +135,7 @@ impl Reactor {
     pub(super) fn run(&mut self) -> io::Result<()> {
         let mut events = Events::with_capacity(1024);
         loop {
-            match self.poll.poll(&mut events, self.timeout()) {
-                Err(error) if error.kind() != ErrorKind::Interrupted => return Err(error),
-                _ => {}
-            }
+            self.wait(&mut events)?;
             self.clock.update();
             for event in &events {
                 self.note(event);
@@ -146,10 +159,26 @@ impl Reactor {
         }
     }
 
+    /// Waits for events, or for the time of the next tick.
+    fn wait(&mut self, events: &mut Events) -> io::Result<()> {
+        let timeout = self.timeout();
+        // While workers compute, their cores are better used by them.
+        let idle = timeout != Some(Duration::ZERO) && self.handed_over == 0;
+        if idle && std::mem::take(&mut self.answered) {
+            let poll = &mut self.poll;
+            let look = || poll_once(poll, events, Some(Duration::ZERO)).map(|()| !events.is_empty());
+            if self.spin.look(look)? {
+                return Ok(());
+            }
+        }
+        poll_once(&mut self.poll, events, timeout)
+    }
+
     fn timeout(&self) -> Option<Duration> {
         if !self.ready.is_empty() {
             Some(Duration::ZERO)
-        } else if self.open > 0 || self.stopping.is_some() || self.accepting.contains(&true) {
+        } else if self.open > 0 || self.held > 0 || self.stopping.is_some() || self.accepting.contains(&true)
+        {
             Some(TICK)
         } else {
             None
@@ -223,8 +252,10 @@ impl Reactor {
         self.settings.handler.record(Event::ConnectionOpened);
         if let Some(place) = self.links.get_mut(slot) {
             // A unix socket does not leave the machine: there TLS is never asked for.
-            let require_tls = self.settings.require_tls && local_port.is_some();
-            let mut link = Link::new(socket, context, self.settings.tls.clone(), require_tls, &self.clock);
+            let plain = local_port.is_some_and(|port| self.settings.plain_ports.contains(&port));
+            let require_tls = self.settings.require_tls && local_port.is_some() && !plain;
+            let tls = self.settings.tls.clone().filter(|_| !plain);
+            let mut link = Link::new(socket, context, tls, require_tls, &self.clock);
             enqueue(&mut self.ready, &mut link, slot);
             place.link = Some(link);
             self.open += 1;
@@ -273,6 +304,8 @@ impl Reactor {
     fn take_responses(&mut self) {
         let mut done = std::mem::take(&mut self.done);
         self.settings.workers.take_done(&mut done);
+        self.handed_over = self.handed_over.saturating_sub(done.len());
+        self.answered |= !done.is_empty();
         for Done { origin, response } in done.drain(..) {
             let Some(place) = self.links.get_mut(origin.slot) else { continue };
             if let Some(link) = place.link.as_mut().filter(|_| place.generation == origin.generation) {
@@ -294,13 +327,20 @@ impl Reactor {
             let started = self.clock.now();
             while let Some((stream, request)) = link.next_request() {
                 let response = if self.settings.handler.run_inline(&request) {
+                    self.answered = true;
                     Some(workers::call(&*self.settings.handler, request))
                 } else {
                     let origin = Origin { slot, generation, stream };
-                    self.settings.workers.submit(origin, request).err().map(|mut request| {
-                        self.settings.handler.record(Event::RequestRefused(429));
-                        request.with_head(|head| link.context().refuse(Some(head), 429))
-                    })
+                    match self.settings.workers.submit(origin, request) {
+                        Ok(()) => {
+                            self.handed_over += 1;
+                            None
+                        }
+                        Err(mut request) => {
+                            self.settings.handler.record(Event::RequestRefused(429));
+                            Some(request.with_head(|head| link.context().refuse(Some(head), 429)))
+                        }
+                    }
                 };
                 if let Some(response) = response {
                     link.respond(stream, response, &self.clock);
@@ -339,6 +379,12 @@ impl Reactor {
         self.ticked = self.clock.now();
         // What could not be accepted for want of descriptors makes no new event.
         self.accepting.fill(true);
+        let used = self.budget.used();
+        if self.held >= MUCH && used < self.held / 4 {
+            self.settings.handler.record(Event::Emptied);
+            self.held = used;
+        }
+        self.held = if used == 0 && self.held < MUCH { 0 } else { self.held.max(used) };
         for slot in 0..self.links.len() {
             let Some(link) = self.links.get_mut(slot).and_then(|place| place.link.as_mut()) else { continue };
             match link.tick(&self.clock) {
@@ -365,6 +411,13 @@ impl Reactor {
                 _ => enqueue(&mut self.ready, link, slot),
             }
         }
+    }
+}
+
+fn poll_once(poll: &mut Poll, events: &mut Events, timeout: Option<Duration>) -> io::Result<()> {
+    match poll.poll(events, timeout) {
+        Err(error) if error.kind() != ErrorKind::Interrupted => Err(error),
+        _ => Ok(()),
     }
 }
 
