@@ -75,7 +75,7 @@ impl Tls {
             }
         };
         let mut config = builder.with_cert_resolver(identity.clone());
-        config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+        config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec(), b"http/1.0".to_vec()];
         Ok(Tls { config: Arc::new(config), identity })
     }
 
