@@ -1,6 +1,6 @@
 //! Which memory a tensor is: signatures share constants, which are to be counted and written once.
 
-use crate::tensor::{DType, Shape, Tensor};
+use crate::tensor::{Buffer, DType, Shape, Tensor};
 
 /// Equal for tensors that are the same elements in the same place.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -15,7 +15,7 @@ impl Identity {
     pub(super) fn of(tensor: &Tensor) -> Self {
         let address = match tensor.as_strings() {
             Ok(strings) => strings.as_ptr().addr(),
-            Err(_) => tensor.as_bytes().as_ptr().addr(),
+            Err(_) => tensor.buffer().map_or(0, Buffer::address),
         };
         let shape: &Shape = tensor.shape();
         Self { address, dtype: tensor.dtype(), dims: shape.to_vec() }

@@ -20,7 +20,7 @@ pub use error::{FormatError, MissingOperator, MissingOperators};
 use crate::{
     graph::Graph,
     proto::tensorflow::SignatureDef,
-    tensor::{DType, Tensor},
+    tensor::{DType, Shape, Tensor},
 };
 use std::{
     collections::BTreeMap,
@@ -85,6 +85,17 @@ pub struct LoadedModel {
     pub weight_bytes: usize,
 }
 
+/// A shape for an input that is declared so: open dimensions are the batch where they come first, else 1.
+pub fn assumed_shape(declared: Option<&[Option<usize>]>, batch: usize) -> Shape {
+    let Some(declared) = declared else { return Shape::from([batch]) };
+    let dims = declared.iter().enumerate().map(|(axis, dim)| match (dim, axis) {
+        (Some(dim), _) => *dim,
+        (None, 0) => batch,
+        (None, _) => 1,
+    });
+    dims.collect()
+}
+
 /// Loads the model in a version folder.
 ///
 /// # Errors
@@ -121,6 +132,15 @@ pub fn load(path: &Path, options: &LoadOptions) -> Result<LoadedModel, FormatErr
         ));
     }
     Err(FormatError::NotFound(path.to_owned()))
+}
+
+/// Whether there is a model at a path; nothing of it is read.
+pub fn is_model(path: &Path) -> bool {
+    const SAVED_MODELS: [&str; 3] = ["saved_model.pb", "saved_model.pbtxt", "saved_model.cpb"];
+    SAVED_MODELS.iter().any(|file| path.join(file).is_file())
+        || safetensors::is_model(path)
+        || onnx::is_model_file(path)
+        || onnx::model_in(path).is_some()
 }
 
 /// A file with TensorFlow Lite's identifier (schema.fbs, `file_identifier`).

@@ -7,6 +7,7 @@
 
 mod arena;
 mod builder;
+mod estimate;
 mod evaluate;
 mod memory;
 pub mod passes;
@@ -17,7 +18,9 @@ mod subgraph;
 pub(crate) mod testing;
 
 pub use builder::Builder;
+pub use estimate::Estimate;
 pub use evaluate::fold_small;
+pub use memory::{Budget, Reserved, SystemMemory};
 pub use run::{Cpu, RunOptions};
 
 use crate::{
@@ -165,6 +168,19 @@ pub enum GraphError {
         node: String,
         /// Bytes it needs.
         largest: usize,
+    },
+    /// Other runs and models hold too much of the memory.
+    #[error(
+        "the run needs {needed} bytes of memory, but of the limit of {limit} bytes only {left} are left: models and \
+         other requests hold the rest"
+    )]
+    Exhausted {
+        /// Bytes of the run.
+        needed: usize,
+        /// Bytes left.
+        left: usize,
+        /// Bytes that there are for all.
+        limit: usize,
     },
     /// The deadline passed between two steps.
     #[error("the deadline passed while the model was running")]

@@ -48,6 +48,13 @@ pub(super) struct Plan {
     last_used: AtomicU64,
 }
 
+impl Plan {
+    /// Bytes that a run works in.
+    pub(super) fn bytes(&self) -> usize {
+        self.blocks.iter().copied().fold(0, usize::saturating_add)
+    }
+}
+
 /// What follows the last step.
 pub(super) enum End {
     /// The results are the graph's outputs.
@@ -167,7 +174,8 @@ impl Facts<'_> {
             return Ok(fact.clone());
         }
         match self.graph.constants.get(&value) {
-            Some(tensor) => Ok(Fact::known(tensor.clone())),
+            // What is computed for lowering one node goes with that node's facts.
+            Some(tensor) => Ok(Fact::known(tensor.fresh())),
             None => Err(GraphError::Undefined(value.0)),
         }
     }
@@ -487,7 +495,10 @@ fn lower(
             node.inputs.iter().map(|value| graph.constants.contains_key(value).then_some(value.0)).collect();
         let cx =
             Lower { inputs: &traced.inputs, outputs, kernels: machine.kernels, packs, constants: &constants };
-        let step = node.op.lower(&cx).map_err(|source| node_error(node, source))?;
+        let step = match node.op.lower(&cx) {
+            Err(OpError::Estimate) => Step::arena(|_| Err(OpError::Estimate)),
+            lowered => lowered.map_err(|source| node_error(node, source))?,
+        };
         let index = lowered.len();
         if let (Run::Alias, [source, ..]) = (&step.run, node.inputs.as_slice()) {
             let place = layout.locate(*source, facts, index)?;
@@ -499,7 +510,7 @@ fn lower(
         let mut inputs = Vec::with_capacity(node.inputs.len());
         let shapes = StepShapes::new(&traced.inputs, outputs);
         for (&value, fact) in node.inputs.iter().zip(traced.inputs) {
-            inputs.push((layout.locate(value, facts, index)?, fact));
+            inputs.push((layout.locate(value, facts, index)?, Fact::new(fact.dtype, fact.shape)));
         }
         let mut places = Vec::with_capacity(node.outputs.len());
         for (position, &value) in node.outputs.iter().enumerate() {

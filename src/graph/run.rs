@@ -2,8 +2,10 @@
 
 use super::{
     Backend, Graph, GraphError, Node, Program,
+    estimate::{Estimate, estimate},
     evaluate::Machine,
-    memory, passes,
+    memory::{self, Budget, Reserved},
+    passes,
     plan::{End, Plan, PlannedResult, PlannedStep, Plans, TensorSource, node_error, plan},
 };
 use crate::{
@@ -28,19 +30,40 @@ pub struct Cpu {
     kernels: &'static Kernels,
     threads: Threads,
     memory_limit: usize,
+    budget: Option<Arc<Budget>>,
     optimizing: bool,
 }
 
 impl Cpu {
     /// A backend that runs on these threads. A plan may take as much memory as this process can have.
     pub fn new(kernels: &'static Kernels, threads: Threads) -> Self {
-        Self { kernels, threads, memory_limit: memory::available(), optimizing: true }
+        Self { kernels, threads, memory_limit: memory::available(), budget: None, optimizing: true }
     }
 
     /// The same with a limit on the bytes that the values of one run may take. Inputs of shapes that
     /// need more are answered with [`GraphError::TooMuchMemory`].
     pub fn with_memory_limit(self, bytes: usize) -> Self {
         Self { memory_limit: bytes, ..self }
+    }
+
+    /// The same with a budget that the memory of all runs is taken from. A run that finds too little left is answered
+    /// with [`GraphError::Exhausted`].
+    pub fn with_budget(self, budget: Arc<Budget>) -> Self {
+        Self { memory_limit: budget.limit(), budget: Some(budget), ..self }
+    }
+
+    /// What a graph will take, for inputs of these shapes in the order of [`Graph::inputs`]. No weights are packed for it.
+    ///
+    /// # Errors
+    /// What is wrong with the graph for inputs of these shapes.
+    pub fn estimate(&self, graph: Arc<Graph>, shapes: &[Shape]) -> Result<Estimate, GraphError> {
+        let machine =
+            Machine { kernels: self.kernels, threads: &self.threads, memory_limit: self.memory_limit };
+        let graph = match self.optimizing {
+            true => passes::optimize(Arc::unwrap_or_clone(graph), &machine),
+            false => Arc::unwrap_or_clone(graph),
+        };
+        estimate(&graph, &machine, shapes)
     }
 
     /// The same, running graphs node by node as they were imported: to tell a wrong pass from a wrong kernel.
@@ -82,6 +105,7 @@ impl Cpu {
             kernels: self.kernels,
             threads: self.threads.clone(),
             memory_limit: self.memory_limit,
+            budget: self.budget.clone(),
             packs: PackCache::default(),
             plans: Plans::default(),
             locking: Locking::None,
@@ -118,6 +142,8 @@ pub(super) struct Memory {
     blocks: Blocks,
     tensors: Vec<Option<Tensor>>,
     arguments: Vec<Tensor>,
+    /// Its part of the budget.
+    _reserved: Option<Reserved>,
 }
 
 enum Locking {
@@ -132,6 +158,7 @@ pub(super) struct CpuProgram {
     kernels: &'static Kernels,
     threads: Threads,
     memory_limit: usize,
+    budget: Option<Arc<Budget>>,
     packs: PackCache,
     plans: Plans,
     locking: Locking,
@@ -260,11 +287,15 @@ impl CpuProgram {
         options: &RunOptions<'_>,
     ) -> Result<(), GraphError> {
         let idle = plan.idle.lock().unwrap_or_else(PoisonError::into_inner).pop();
-        let mut memory = idle.unwrap_or_else(|| Memory {
-            blocks: Blocks::default(),
-            tensors: plan.tensors.clone(),
-            arguments: Vec::new(),
-        });
+        let mut memory = match idle {
+            Some(memory) => memory,
+            None => Memory {
+                _reserved: self.reserve(plan)?,
+                blocks: Blocks::default(),
+                tensors: plan.tensors.clone(),
+                arguments: Vec::new(),
+            },
+        };
         memory.blocks.prepare(&plan.blocks)?;
         for (slot, tensor) in memory.tensors.iter_mut().zip(inputs) {
             *slot = Some(tensor.clone());
@@ -279,10 +310,20 @@ impl CpuProgram {
             }
         }
         let mut idle = plan.idle.lock().unwrap_or_else(PoisonError::into_inner);
-        if idle.len() < MAX_IDLE_MEMORIES {
+        // What is kept for one plan must not be what another cannot have.
+        let scarce = self.budget.as_ref().is_some_and(|budget| budget.left() < budget.limit() / 4);
+        if idle.len() < MAX_IDLE_MEMORIES && !scarce {
             idle.push(memory);
         }
         Ok(())
+    }
+
+    /// The memory of one run of a plan.
+    fn reserve(&self, plan: &Plan) -> Result<Option<Reserved>, GraphError> {
+        let Some(budget) = &self.budget else { return Ok(None) };
+        let needed = plan.bytes();
+        let exhausted = || GraphError::Exhausted { needed, left: budget.left(), limit: budget.limit() };
+        budget.reserve(needed).map(Some).ok_or_else(exhausted)
     }
 
     fn run_steps(

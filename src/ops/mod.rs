@@ -49,6 +49,9 @@ pub enum OpError {
     /// The caller gave up inside a loop.
     #[error("the call was cancelled while the model was running")]
     Cancelled,
+    /// Weights are not packed for an estimate of their memory.
+    #[error("internal: an estimate does not run")]
+    Estimate,
     /// A plan gave the operator memory that does not fit; a bug.
     #[error("internal: the plan gave {0} the wrong memory")]
     Memory(&'static str),

@@ -136,7 +136,24 @@ impl<'a> Io<'a> {
 
 /// Packed weights of a graph, shared by all its plans.
 #[derive(Default)]
-pub struct PackCache(Mutex<HashMap<(&'static str, Vec<usize>), Arc<dyn Any + Send + Sync>>>);
+pub struct PackCache {
+    packs: Mutex<HashMap<(&'static str, Vec<usize>), Arc<dyn Any + Send + Sync>>>,
+    /// Nothing is packed; what would be is counted.
+    estimating: bool,
+}
+
+impl PackCache {
+    /// One that packs nothing: [`Lower::packed`] fails with [`OpError::Estimate`] and remembers what was asked for.
+    pub(crate) fn estimating() -> Self {
+        Self { estimating: true, ..Self::default() }
+    }
+
+    /// The constants that each pack was asked to be made from.
+    pub(crate) fn asked(&self) -> Vec<Vec<usize>> {
+        let packs = self.packs.lock().unwrap_or_else(PoisonError::into_inner);
+        packs.keys().map(|(_, numbers)| numbers.clone()).collect()
+    }
+}
 
 /// What an operator is lowered for.
 pub struct Lower<'a> {
@@ -171,14 +188,20 @@ impl Lower<'_> {
             return Ok(Arc::new(pack()?));
         };
         let key = (kind, numbers);
-        let mut packs = self.packs.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut packs = self.packs.packs.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(found) = packs.get(&key).cloned()
             && let Ok(found) = found.downcast::<T>()
         {
             return Ok(found);
         }
+        if self.packs.estimating {
+            packs.insert(key, Arc::new(()));
+            return Err(OpError::Estimate);
+        }
         let made = Arc::new(pack()?);
         packs.insert(key, made.clone());
+        // What was read of the model's file is not needed again.
+        from.iter().filter_map(|&index| self.value(index)).for_each(Tensor::release);
         Ok(made)
     }
 }

@@ -6,7 +6,14 @@
 use super::TensorError;
 use bytes::Bytes;
 use half::{bf16, f16};
-use std::{any::Any, fmt, fs::File, marker::PhantomData, path::Path, sync::Arc};
+use std::{
+    any::Any,
+    fmt,
+    fs::File,
+    marker::PhantomData,
+    path::Path,
+    sync::{Arc, OnceLock},
+};
 
 /// Alignment of memory made here: one cache line, one AVX-512 vector.
 pub const ALIGNMENT: usize = 64;
@@ -212,6 +219,20 @@ impl Owner for &'static [u8] {
     }
 }
 
+type Make = dyn Fn() -> Option<Buffer> + Send + Sync;
+
+/// Bytes that are computed when they are first looked at.
+struct Computed {
+    make: Arc<Make>,
+    made: OnceLock<Option<Buffer>>,
+}
+
+impl Owner for Computed {
+    fn bytes(&self) -> &[u8] {
+        self.made.get_or_init(|| (self.make)()).as_ref().map_or(&[][..], Buffer::as_bytes)
+    }
+}
+
 /// Shared immutable bytes: a part of an allocation, a mapped file, a request body or the binary.
 #[derive(Clone)]
 pub struct Buffer {
@@ -260,6 +281,72 @@ impl Buffer {
         Ok(Self { owner: Arc::new(map), offset: 0, len })
     }
 
+    /// `len` bytes that `make` gives when they are first looked at. What it cannot give, or gives in another length,
+    /// is seen as no bytes.
+    pub fn computed(len: usize, make: impl Fn() -> Option<Buffer> + Send + Sync + 'static) -> Self {
+        let make = move || make().filter(|made| made.len() == len);
+        Self { owner: Arc::new(Computed { make: Arc::new(make), made: OnceLock::new() }), offset: 0, len }
+    }
+
+    fn as_computed(&self) -> Option<&Computed> {
+        let owner: &dyn Any = &*self.owner;
+        owner.downcast_ref()
+    }
+
+    fn as_mapped(&self) -> Option<&memmap2::Mmap> {
+        let owner: &dyn Any = &*self.owner;
+        owner.downcast_ref()
+    }
+
+    /// True for a part of a mapped file.
+    pub fn is_mapped(&self) -> bool {
+        self.as_mapped().is_some()
+    }
+
+    /// The same bytes. Where they are computed, this one computes them again when it is looked at: what is looked at
+    /// once does not stay in memory for as long as the original.
+    pub fn fresh(&self) -> Self {
+        match self.as_computed() {
+            None => self.clone(),
+            Some(computed) => {
+                let owner = Computed { make: computed.make.clone(), made: OnceLock::new() };
+                Self { owner: Arc::new(owner), offset: self.offset, len: self.len }
+            }
+        }
+    }
+
+    /// Lets the pages of a mapped file go; they are read again when they are looked at again. Nothing happens to other
+    /// memory.
+    pub fn release(&self) {
+        #[cfg(target_os = "linux")]
+        if let Some(map) = self.as_mapped() {
+            // Whole pages only: the ends may be parts of others.
+            const PAGE: usize = 1 << 16;
+            let start = self.offset.next_multiple_of(PAGE);
+            let end = (self.offset + self.len) / PAGE * PAGE;
+            if start < end {
+                // SAFETY: the mapping is private, read-only and of a file, so its pages come back as they were.
+                let _ = unsafe {
+                    map.unchecked_advise_range(memmap2::UncheckedAdvice::DontNeed, start, end - start)
+                };
+            }
+        }
+    }
+
+    /// Where the bytes stand, the same for buffers that share them; nothing is computed for it.
+    pub fn address(&self) -> usize {
+        match self.as_computed() {
+            Some(computed) => Arc::as_ptr(&computed.make).addr().wrapping_add(self.offset),
+            None => self.as_bytes().as_ptr().addr(),
+        }
+    }
+
+    /// The part of this buffer that `bytes` are, if they are one.
+    pub fn part(&self, bytes: &[u8]) -> Option<Self> {
+        let offset = bytes.as_ptr().addr().checked_sub(self.as_bytes().as_ptr().addr())?;
+        self.slice(offset, bytes.len())
+    }
+
     /// The part `offset..offset + len`; `None` when it reaches beyond the end.
     pub fn slice(&self, offset: usize, len: usize) -> Option<Self> {
         let end = offset.checked_add(len)?;
@@ -268,7 +355,7 @@ impl Buffer {
 
     /// The bytes.
     pub fn as_bytes(&self) -> &[u8] {
-        &self.owner.bytes()[self.offset..self.offset + self.len]
+        self.owner.bytes().get(self.offset..self.offset + self.len).unwrap_or_default()
     }
 
     /// The bytes as elements of `T`; `None` when length or alignment do not fit.
@@ -288,7 +375,10 @@ impl Buffer {
 
     /// True when the address is a multiple of `alignment`.
     pub fn is_aligned_to(&self, alignment: usize) -> bool {
-        self.as_bytes().as_ptr().addr().is_multiple_of(alignment)
+        match self.as_computed() {
+            Some(_) => ALIGNMENT.is_multiple_of(alignment) && self.offset.is_multiple_of(alignment),
+            None => self.as_bytes().as_ptr().addr().is_multiple_of(alignment),
+        }
     }
 
     /// Length in bytes.
@@ -525,6 +615,43 @@ mod tests {
         assert!(buffer.slice(1, 2).unwrap().as_slice::<u16>().is_none(), "misaligned view");
         assert!(buffer.slice(1999, 2).is_none());
         assert!(buffer.slice(usize::MAX, 2).is_none());
+    }
+
+    #[test]
+    fn computed_bytes_are_made_when_looked_at_and_again_by_a_fresh_buffer() {
+        let calls = Arc::new(std::sync::atomic::AtomicUsize::new(0));
+        let counted = calls.clone();
+        let buffer = Buffer::computed(128, move || {
+            counted.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+            Buffer::copy_of(&[7; 128]).ok()
+        });
+        let count = || calls.load(std::sync::atomic::Ordering::Relaxed);
+        let part = buffer.slice(64, 64).unwrap();
+        assert!(part.is_aligned_to(64) && part.address() != buffer.address() && buffer.len() == 128);
+        assert_eq!(count(), 0);
+        assert_eq!((part.as_bytes(), buffer.as_bytes().len()), (&[7; 64][..], 128));
+        assert_eq!(count(), 1, "shared by all parts");
+        let fresh = part.fresh();
+        assert_eq!(fresh.address(), part.address());
+        assert_eq!(fresh.as_bytes(), part.as_bytes());
+        assert_eq!(count(), 2);
+        let failing = Buffer::computed(8, || Buffer::copy_of(&[1]).ok());
+        assert!(failing.as_bytes().is_empty() && failing.as_slice::<f32>().is_some_and(<[f32]>::is_empty));
+    }
+
+    #[test]
+    fn released_pages_come_back() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let bytes: Vec<u8> = (0..1usize << 18).map(|index| (index / 1000) as u8).collect();
+        std::fs::write(file.path(), &bytes).unwrap();
+        let map = Buffer::map_file(file.path()).unwrap();
+        assert_eq!(map.as_bytes(), bytes);
+        let part = map.slice(5, (1 << 18) - 10).unwrap();
+        part.release();
+        assert!(part.as_bytes() == &bytes[5..(1 << 18) - 5] && map.is_mapped());
+        assert_eq!(map.part(part.as_bytes()).unwrap().address(), part.address());
+        assert!(map.part(&bytes).is_none());
+        Buffer::copy_of(&bytes).unwrap().release();
     }
 
     #[test]

@@ -48,6 +48,9 @@ pub enum TensorError {
     BadRegion(buffer::Region),
 }
 
+/// Bytes from which copies of constants are made late and may go early.
+const MIN_COMPUTED: usize = 64 << 10;
+
 #[derive(Clone)]
 enum Storage {
     Plain(Buffer),
@@ -137,9 +140,45 @@ impl Tensor {
             data = aligned.freeze();
         }
         if !data.is_aligned_to(dtype.alignment()) {
-            data = Buffer::copy_of(data.as_bytes())?;
+            data = match data.is_mapped() && data.len() >= MIN_COMPUTED {
+                // Not before it is needed, and then read from the file as often as it is.
+                true => Buffer::computed(data.len(), move || {
+                    let copy = Buffer::copy_of(data.as_bytes()).ok();
+                    data.release();
+                    copy
+                }),
+                false => Buffer::copy_of(data.as_bytes())?,
+            };
         }
         Ok(Self { dtype, shape, storage: Storage::Plain(data) })
+    }
+
+    /// A tensor whose elements `make` gives: when they are first looked at if they are many, else at once.
+    pub fn computed(
+        dtype: DType,
+        shape: impl Into<Shape>,
+        make: impl Fn() -> Option<Tensor> + Send + Sync + 'static,
+    ) -> Option<Self> {
+        let shape = shape.into();
+        let len = shape.checked_elements()?.checked_mul(dtype.size()?)?;
+        let data = move || make().filter(|made| made.dtype() == dtype)?.buffer().cloned();
+        let data = if len < MIN_COMPUTED { data()? } else { Buffer::computed(len, data) };
+        Self::from_buffer(dtype, shape, data).ok()
+    }
+
+    /// The same elements; those that are computed are so anew (see [`Buffer::fresh`]).
+    pub fn fresh(&self) -> Self {
+        match &self.storage {
+            Storage::Plain(data) => Self { storage: Storage::Plain(data.fresh()), ..self.clone() },
+            Storage::Strings(_) => self.clone(),
+        }
+    }
+
+    /// Lets mapped pages go (see [`Buffer::release`]).
+    pub fn release(&self) {
+        if let Storage::Plain(data) = &self.storage {
+            data.release();
+        }
     }
 
     /// Strings, one per element.

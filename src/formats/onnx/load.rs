@@ -30,13 +30,13 @@ const OLDEST_OPSET: i64 = 1;
 pub(in crate::formats) fn load(path: &Path) -> Result<LoadedModel, FormatError> {
     let file = Buffer::map_file(path).map_err(|error| FormatError::io(path, &error))?;
     // Weights stay slices of the mapping.
-    let model = ModelProto::decode(Bytes::from_owner(Mapped(file)))
+    let model = ModelProto::decode(Bytes::from_owner(Mapped(file.clone())))
         .map_err(|error| FormatError::invalid(path, format!("not an ONNX model: {error}")))?;
     let Some(graph) = &model.graph else {
         return Err(FormatError::invalid(path, "the ONNX model has no graph"));
     };
     check_version(path, &model)?;
-    let files = ExternalFiles::new(path.parent().unwrap_or(Path::new(".")));
+    let files = ExternalFiles::new(path.parent().unwrap_or(Path::new(".")), file);
     let mut import = Import::new(&model, graph, &files)?;
     let inputs = inputs(graph, &mut import)?;
     import.nodes(&graph.node)?;

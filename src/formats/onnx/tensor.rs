@@ -4,7 +4,7 @@ use crate::{
     proto::onnx::{
         SparseTensorProto, TensorProto, TypeProto, ValueInfoProto, tensor_shape_proto, type_proto,
     },
-    tensor::{AlignedVec, Buffer, DType, Element, Shape, Tensor, TensorError},
+    tensor::{AlignedVec, Buffer, Bytes, DType, Element, Shape, Tensor, TensorError},
 };
 use half::{bf16, f16};
 use std::{
@@ -84,12 +84,19 @@ pub(super) fn declared(info: &ValueInfoProto) -> Declared {
 pub(super) struct ExternalFiles {
     folder: PathBuf,
     mapped: RefCell<HashMap<PathBuf, Buffer>>,
+    /// The model's own file.
+    own: Buffer,
 }
 
 impl ExternalFiles {
-    /// Those in a folder.
-    pub(super) fn new(folder: &Path) -> Self {
-        Self { folder: folder.to_owned(), mapped: RefCell::default() }
+    /// Those in a folder, beside the model's own file.
+    pub(super) fn new(folder: &Path, own: Buffer) -> Self {
+        Self { folder: folder.to_owned(), mapped: RefCell::default(), own }
+    }
+
+    /// Bytes of a message: a part of the file where it was not copied while it was parsed.
+    fn inside(&self, bytes: &Bytes) -> Buffer {
+        self.own.part(bytes).unwrap_or_else(|| Buffer::from_bytes(bytes.clone()))
     }
 
     /// The bytes that a tensor refers to; what it says is never trusted.
@@ -152,7 +159,7 @@ pub(super) fn decode(message: &TensorProto, files: &ExternalFiles) -> Result<Ten
         if found != bytes {
             return Err(format!("a {dtype} of shape {shape} has {bytes} bytes, but {found} are given"));
         }
-        return Tensor::from_buffer(dtype, shape, Buffer::from_bytes(message.raw_data.clone())).map_err(text);
+        return Tensor::from_buffer(dtype, shape, files.inside(&message.raw_data)).map_err(text);
     }
     let narrow = &message.int32_data;
     match dtype {

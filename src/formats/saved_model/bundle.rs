@@ -136,6 +136,8 @@ impl Bundle {
             return Err(self.invalid(name, format!("{found} bytes do not fit shape {shape} of {dtype}")));
         }
         self.check(name, entry, crc32c::crc32c(data.as_bytes()))?;
+        // All of the file would else be in memory before the first weight is packed.
+        data.release();
         Tensor::from_buffer(dtype, shape, data).map_err(|error| self.invalid(name, error))
     }
 

@@ -326,7 +326,7 @@ fn weight_bytes(signatures: &BTreeMap<String, LoadedSignature>, model: &Model) -
     constants
         .chain(&states)
         .filter(|tensor| match tensor.buffer() {
-            Some(buffer) => seen.insert((buffer.as_bytes().as_ptr().addr(), buffer.len())),
+            Some(buffer) => seen.insert((buffer.address(), buffer.len())),
             None => true,
         })
         .map(Tensor::memory)

@@ -6,7 +6,7 @@ use crate::{
     graph::{Graph, ValueId, evaluate::Machine},
     kernels::Binary as B,
     ops::{Fused, Op},
-    tensor::{DType, Tensor},
+    tensor::{AlignedVec, DType, Tensor},
 };
 
 /// The same graph with fewer products and sums.
@@ -114,6 +114,9 @@ pub(super) fn fused_mut(op: &mut Op) -> Option<&mut Fused> {
 
 /// One value per channel (the last axis) of a constant that is broadcast over the others.
 fn per_channel(constant: &Tensor, channels: usize) -> Option<Vec<f32>> {
+    if constant.len() != 1 && constant.len() != channels {
+        return None;
+    }
     let values = constant.as_slice::<f32>().ok()?;
     match values {
         [value] => Some(vec![*value; channels]),
@@ -126,17 +129,22 @@ fn per_channel(constant: &Tensor, channels: usize) -> Option<Vec<f32>> {
 
 /// Weights whose last axis (the one before, when transposed) is multiplied by one factor each.
 fn scaled(weights: &Tensor, factors: &[f32], transposed: bool) -> Option<Tensor> {
-    let values = weights.as_slice::<f32>().ok()?;
     let run = if transposed { weights.shape().last().copied()? } else { 1 };
-    let made = values.chunks_exact(run.max(1)).enumerate();
-    let made: Vec<f32> = made
-        .flat_map(|(row, values)| {
+    let (shape, weights, factors) = (weights.shape().clone(), weights.clone(), factors.to_vec());
+    if weights.dtype() != DType::F32 || !weights.len().is_multiple_of(run.max(1)) || factors.is_empty() {
+        return None;
+    }
+    Tensor::computed(DType::F32, shape, move || {
+        let weights = weights.fresh();
+        let mut made = AlignedVec::<f32>::zeroed(weights.len()).ok()?;
+        let rows = weights.as_slice::<f32>().ok()?.chunks_exact(run.max(1)).enumerate();
+        for ((row, values), out) in rows.zip(made.as_mut_slice().chunks_exact_mut(run.max(1))) {
             let factor = factors[row % factors.len()];
-            values.iter().map(move |value| value * factor)
-        })
-        .collect();
-    (made.len() == values.len()).then_some(())?;
-    Tensor::from_slice(weights.shape().clone(), &made).ok()
+            out.iter_mut().zip(values).for_each(|(out, value)| *out = value * factor);
+        }
+        weights.release();
+        Tensor::from_aligned(weights.shape().clone(), made).ok()
+    })
 }
 
 #[cfg(test)]

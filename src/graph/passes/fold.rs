@@ -27,6 +27,11 @@ pub(super) fn fold_constants(mut graph: Graph, machine: &Machine<'_>) -> Graph {
             let made = outputs.iter().map(bytes).fold(0, usize::saturating_add);
             let grown = made.saturating_sub(inputs.iter().map(Tensor::memory).sum());
             budget = budget.checked_sub(grown)?;
+            if let (true, [output]) = (never_fails(&node.op), outputs.as_slice())
+                && output.dtype.size().is_some()
+            {
+                return Some(vec![later(machine, &node.op, inputs, output)?]);
+            }
             // What fails here fails when a run needs it, with the node's name.
             evaluate(machine, &node.op, &inputs).ok().filter(|made| made.len() >= node.outputs.len())
         });
@@ -36,6 +41,25 @@ pub(super) fn fold_constants(mut graph: Graph, machine: &Machine<'_>) -> Graph {
         }
     }
     graph
+}
+
+/// Operators that work for all inputs that `infer` lets pass.
+fn never_fails(op: &Op) -> bool {
+    matches!(op, Op::Transpose(_) | Op::Binary(_) | Op::Unary(_) | Op::Cast(_))
+}
+
+/// The output of an operator, computed when it is looked at: weights that are about to be packed need not be in memory
+/// all at once.
+fn later(machine: &Machine<'_>, op: &Op, inputs: Vec<Tensor>, output: &Fact) -> Option<Tensor> {
+    let (op, kernels, threads, memory_limit) =
+        (op.clone(), machine.kernels, machine.threads.clone(), machine.memory_limit);
+    Tensor::computed(output.dtype, output.shape.clone(), move || {
+        let inputs: Vec<Tensor> = inputs.iter().map(Tensor::fresh).collect();
+        let machine = Machine { kernels, threads: &threads, memory_limit };
+        let made = evaluate(&machine, &op, &inputs).ok()?.into_iter().next();
+        inputs.iter().for_each(Tensor::release);
+        made
+    })
 }
 
 /// Loops and branches may take long; decoded images and the like are not worth it.
