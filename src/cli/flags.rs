@@ -339,6 +339,22 @@ pub static FLAGS: &[Flag] = &[
         "0",
         "How often each warm-up request runs; 0 is once.",
     ),
+    flag(
+        "memory_limit",
+        Loading,
+        Value("BYTES_OR_%"),
+        "80%",
+        "Memory for models and requests: bytes, with K, M or G (of 1024), or a share of what the control group or the \
+         machine has. Models that do not fit are not loaded, requests that do not are RESOURCE_EXHAUSTED; 0 has no limit.",
+    ),
+    flag(
+        "swap_policy",
+        Loading,
+        Value("POLICY"),
+        "keep_available",
+        "keep_available: an old version goes when the new one answers. unload_first: it goes before the new one is \
+         loaded, which takes the memory of one.",
+    ),
     flag("enable_batching", Batching, Switch, "false", "Run requests that wait together as one batch."),
     flag(
         "batching_parameters_file",
@@ -445,7 +461,7 @@ pub static FLAGS: &[Flag] = &[
         Limits,
         BYTES,
         "0",
-        "Bodies and answers held for all clients; above it 429. 0 is a quarter of the memory.",
+        "Bodies and answers held for all clients; above it 429. 0 is a quarter of --memory_limit.",
     ),
     flag(
         "max_connection_bytes",

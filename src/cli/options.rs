@@ -1,6 +1,7 @@
 //! The flags as typed options, and which of them exclude each other.
 
 use super::{CliError, NetworkLimits, Values};
+use crate::graph::SystemMemory;
 use log::LevelFilter;
 use std::{net::IpAddr, path::PathBuf, thread, time::Duration};
 
@@ -99,6 +100,10 @@ pub struct Options {
     pub load_retries: usize,
     /// Time between tries.
     pub load_retry_interval: Duration,
+    /// Bytes for models and runs.
+    pub memory_limit: usize,
+    /// An old version goes before the new one is loaded.
+    pub unload_first: bool,
     /// Warm-up requests run before a version answers.
     pub enable_warmup: bool,
     /// How often each warm-up request runs, at least 1.
@@ -175,6 +180,12 @@ impl Options {
             unload_threads: values.count("num_unload_threads")?,
             load_retries: values.count("max_num_load_retries")?,
             load_retry_interval: values.duration("load_retry_interval_micros", Duration::from_micros(1))?,
+            memory_limit: values.memory("memory_limit", SystemMemory::now().usable())?,
+            unload_first: match values.text("swap_policy").as_str() {
+                "keep_available" => false,
+                "unload_first" => true,
+                _ => return Err(values.refuse("swap_policy", "keep_available or unload_first")),
+            },
             enable_warmup: values.switch("enable_model_warmup")?,
             warmup_iterations: values.count("num_request_iterations_for_warmup")?.max(1),
             enable_batching,
@@ -375,6 +386,18 @@ mod tests {
         let options = read("").unwrap();
         assert!(options.workers >= 4 && options.threads >= 1 && options.load_threads >= 1);
         assert_eq!(options.warmup_iterations, 1);
+        let machine = SystemMemory::now().usable() as f64;
+        assert!((0.79..0.81).contains(&(options.memory_limit as f64 / machine)));
+        for (text, bytes) in
+            [("1000", 1000), ("2K", 2048), ("3M", 3 << 20), ("1G", 1 << 30), ("0", usize::MAX)]
+        {
+            assert_eq!(read(&format!("--memory_limit={text}")).unwrap().memory_limit, bytes);
+        }
+        for text in ["x", "101%", "-1", "1T", "99999999999G", "%", "NaN%"] {
+            assert!(read(&format!("--memory_limit={text}")).is_err(), "{text}");
+        }
+        assert!(read("--swap_policy=unload_first").unwrap().unload_first);
+        assert!(read("--swap_policy=x").is_err());
         assert_eq!(read("--workers=3").unwrap().workers, 3);
         assert_eq!(read("--tensorflow_intra_op_parallelism=2").unwrap().threads, 2);
         assert_eq!(

@@ -3,6 +3,9 @@
 use super::{CliError, Effect, FLAGS, Flag, Kind};
 use std::{collections::BTreeMap, net::IpAddr, path::PathBuf, time::Duration};
 
+/// Flags of which any says where to listen.
+const PORTS: [&str; 4] = ["http_port", "port", "rest_api_port", "grpc_socket_path"];
+
 /// The values given, by flag; absent flags have their default.
 #[derive(Debug, Default)]
 pub struct Values {
@@ -50,7 +53,16 @@ impl Values {
                 values.given.insert(flag.name, Given { value, origin: format!("environment {variable}") });
             }
         }
+        values.take_platform_port(environment);
         Ok((values, unknown))
+    }
+
+    /// Platforms that run containers (Knative, and others after it) name their one port `PORT`.
+    fn take_platform_port(&mut self, environment: impl Fn(&str) -> Option<String>) {
+        let named = PORTS.iter().any(|flag| self.is_given(flag));
+        if let (false, Some(value)) = (named, environment("PORT").filter(|value| !value.is_empty())) {
+            self.given.insert("http_port", Given { value, origin: "environment PORT".to_owned() });
+        }
     }
 
     /// Whether the flag was given at all.
@@ -103,6 +115,28 @@ impl Values {
             return Ok(self.text(name).parse().unwrap_or(0));
         }
         self.text(name).parse().map_err(|_| self.refuse(name, "a whole number, 0 or more"))
+    }
+
+    /// Bytes of memory: a number with `K`, `M` or `G` (of 1024), or a share of `all`, as in `80%`. 0 is no limit.
+    pub fn memory(&self, name: &str, all: usize) -> Result<usize, CliError> {
+        let text = self.text(name);
+        let bytes = match text.strip_suffix('%') {
+            Some(share) => {
+                let share = share.parse().ok().filter(|share| (0.0..=100.0).contains(share));
+                share.map(|share: f64| (all as f64 * share / 100.0) as usize)
+            }
+            None => {
+                let units = [('K', 10), ('M', 20), ('G', 30)];
+                let unit = units.iter().find_map(|(unit, shift)| Some((text.strip_suffix(*unit)?, *shift)));
+                let (number, shift) = unit.unwrap_or((&text, 0));
+                number.parse::<usize>().ok().and_then(|number| number.checked_mul(1 << shift))
+            }
+        };
+        match bytes {
+            Some(0) => Ok(usize::MAX),
+            Some(bytes) => Ok(bytes),
+            None => Err(self.refuse(name, "a number of bytes such as 500M, or a share such as 80%")),
+        }
     }
 
     /// A whole number of any sign.

@@ -31,6 +31,7 @@ impl Servable {
             declared: Declared::default(),
             check_method_names: false,
             recorder: None,
+            reserved: None,
         })
     }
 }
@@ -110,7 +111,9 @@ impl From<GraphError> for Error {
             GraphError::Node { .. } | GraphError::InputCount { .. } | GraphError::InputDType { .. } => {
                 Error::invalid_argument(text)
             }
-            GraphError::TooMuchMemory { .. } => Error::resource_exhausted(text),
+            GraphError::TooMuchMemory { .. } | GraphError::Exhausted { .. } => {
+                Error::resource_exhausted(text)
+            }
             GraphError::Undefined(_) | GraphError::Panicked => Error::internal(text),
         }
     }

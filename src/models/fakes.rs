@@ -110,6 +110,7 @@ pub(crate) fn servable(
         declared: Declared::default(),
         check_method_names: false,
         recorder: None,
+        reserved: None,
     }
 }
 

@@ -2,6 +2,7 @@
 
 use super::{Error, Patience, Recorder, image::ImageInput, run::DEFAULT_SIGNATURE, sidecar::Declared};
 use crate::{
+    graph::Reserved,
     proto::tensorflow::SignatureDef,
     tensor::{DType, Tensor},
 };
@@ -79,6 +80,8 @@ pub struct Servable {
     /// Calls are refused whose signature carries another method name
     /// (`--enable_signature_method_name_check`).
     pub check_method_names: bool,
+    /// Its part of the memory that there is, where that is limited.
+    pub reserved: Option<Reserved>,
     /// Told of every call that succeeds.
     pub recorder: Option<Arc<dyn Recorder>>,
 }

@@ -21,7 +21,7 @@ const MAX_FINGERPRINT_FILES: usize = 1000;
 /// The versions below `base_path`, with their folders.
 ///
 /// `NOT_FOUND` when there is no such path, or when it cannot be read.
-pub(super) fn versions(base_path: &Path, loader: &dyn Loader) -> Result<BTreeMap<i64, PathBuf>, Error> {
+pub fn versions(base_path: &Path, loader: &dyn Loader) -> Result<BTreeMap<i64, PathBuf>, Error> {
     let missing = |error: std::io::Error| {
         Error::not_found(format!("Could not find base path {}: {error}", base_path.display()))
     };
@@ -53,7 +53,7 @@ pub(super) fn versions(base_path: &Path, loader: &dyn Loader) -> Result<BTreeMap
 }
 
 /// Every folder directly below `folder` that holds a model or versions, by its name.
-pub(super) fn models_below(folder: &Path, loader: &dyn Loader) -> Result<ModelsConfig, Error> {
+pub fn models_below(folder: &Path, loader: &dyn Loader) -> Result<ModelsConfig, Error> {
     let missing = |error: std::io::Error| {
         Error::not_found(format!("Could not read the models folder {}: {error}", folder.display()))
     };

@@ -5,6 +5,9 @@ use crate::{cli::Options, wire::Limits};
 /// Body and message sizes that are as good as none: what is held is bounded by the memory budgets.
 const UNLIMITED: usize = i32::MAX as usize;
 
+/// However little memory models get, calls have to come in.
+const FEWEST_IN_FLIGHT: usize = 1 << 20;
+
 /// The limits that the options ask for.
 pub(super) fn of(options: &Options) -> Limits {
     let given = &options.limits;
@@ -27,7 +30,7 @@ pub(super) fn of(options: &Options) -> Limits {
             .requests_per_connection
             .map_or(own.requests_per_connection, |count| count as u64),
         queued_per_worker: given.queued_per_worker,
-        in_flight_bytes: given.in_flight_bytes.unwrap_or(own.in_flight_bytes),
+        in_flight_bytes: given.in_flight_bytes.unwrap_or((options.memory_limit / 4).max(FEWEST_IN_FLIGHT)),
         connection_bytes: given.connection_bytes,
         streams: u32::try_from(given.streams).unwrap_or(u32::MAX),
         require_host: !options.strict,
@@ -48,7 +51,9 @@ mod tests {
 
     #[test]
     fn the_help_states_the_defaults_of_the_wire() {
-        assert_eq!(limits(""), Limits::default());
+        let in_flight_bytes = Limits::default().in_flight_bytes;
+        assert_eq!(Limits { in_flight_bytes, ..limits("") }, Limits::default());
+        assert_eq!(limits("--memory_limit=40M").in_flight_bytes, 10 << 20);
     }
 
     #[test]

@@ -3,13 +3,16 @@
 use super::{observed::observed, record::Record, warm_up};
 use crate::{
     api::modelarts,
-    cli::Options,
-    formats::{self, LoadOptions, built_in},
-    graph::Cpu,
+    cli::{
+        Options,
+        local::{InspectArguments, shape_for},
+    },
+    formats::{self, LoadOptions, LoadedModel, built_in},
+    graph::{Budget, Cpu},
     kernels::{Threads, best},
     models::{
         BatchParameters, Error, Loader, Recorder, Registry, Scheduler, Servable, Stats, TensorInfo, batched,
-        image, sidecar,
+        estimate, image, reserve, sidecar,
     },
 };
 use std::{path::Path, sync::Arc};
@@ -20,6 +23,7 @@ const PER_MODEL_FILE: &str = "batching_params.pbtxt";
 /// Loads any format for the CPU.
 pub(super) struct FormatLoader {
     backend: Cpu,
+    budget: Arc<Budget>,
     options: LoadOptions,
     batching: Option<Batching>,
     /// How often each warm-up request runs; `None` when there is no warm-up.
@@ -38,8 +42,10 @@ struct Batching {
 impl FormatLoader {
     /// Fails on batching parameters that cannot be read, and on a record that cannot be written.
     pub(super) fn new(options: &Options, stats: Arc<Stats>) -> Result<Self, Error> {
+        let budget = Budget::new(options.memory_limit);
         Ok(Self {
-            backend: Cpu::new(best(), Threads::new(options.threads)),
+            backend: Cpu::new(best(), Threads::new(options.threads)).with_budget(budget.clone()),
+            budget,
             options: LoadOptions { tags: options.saved_model_tags.clone() },
             batching: options.enable_batching.then(|| Batching::new(options)).transpose()?,
             warmup_iterations: options.enable_warmup.then_some(options.warmup_iterations),
@@ -68,9 +74,28 @@ impl FormatLoader {
 impl Loader for FormatLoader {
     fn load(&self, name: &str, version: i64, path: &Path) -> Result<Servable, Error> {
         let model = formats::load(path, &self.options)?;
+        let reserved = reserve(&model, &self.backend, &self.budget)?;
         let mut servable = Servable::assemble(name, version, model, &self.backend)?;
+        servable.reserved = Some(reserved);
         sidecar::apply(&mut servable, path)?;
         self.finish(servable, Some(path))
+    }
+
+    fn recognises(&self, path: &Path) -> bool {
+        formats::is_model(path)
+    }
+}
+
+/// Finds models and loads none.
+pub(super) struct Finder;
+
+impl Loader for Finder {
+    fn load(&self, name: &str, _: i64, _: &Path) -> Result<Servable, Error> {
+        Err(Error::unimplemented(format!("{name} is only looked for")))
+    }
+
+    fn recognises(&self, path: &Path) -> bool {
+        formats::is_model(path)
     }
 }
 
@@ -103,11 +128,36 @@ pub(super) fn publish_built_in(registry: &Registry, loader: &FormatLoader) -> Re
     Ok(())
 }
 
+/// What the process holds besides models: code that is in use, threads, connections.
+const PROCESS: usize = 8_000_000;
+
+/// The memory that the model will take, in a line.
+fn memory(model: &LoadedModel, arguments: &InspectArguments) -> String {
+    let backend = Cpu::new(best(), Threads::single());
+    let shape_of = |info: &formats::TensorInfo, declared: Option<&[Option<usize>]>| {
+        shape_for(&info.name, declared, &arguments.shapes, arguments.batch)
+    };
+    let megabytes = |bytes: usize| bytes as f64 / 1e6;
+    match estimate(model, &backend, &shape_of) {
+        Ok(memory) => format!(
+            "memory when it runs: {:.1} MB at most ({:.1} MB of weights, {:.1} MB for a run{}, {:.1} MB for the process)\n",
+            megabytes(PROCESS + memory.total()),
+            megabytes(memory.held()),
+            megabytes(memory.total() - memory.held()),
+            if memory.complete { "" } else { ", and more where shapes depend on data" },
+            megabytes(PROCESS),
+        ),
+        Err(error) => format!("memory when it runs: unknown for these shapes: {error}\n"),
+    }
+}
+
 /// Describes the model at a path, for `kinglet inspect`; beside a customize_service.py, with the kinglet.toml that does
 /// the same.
-pub fn inspect(path: &Path) -> Result<String, Error> {
+pub fn inspect(arguments: &InspectArguments) -> Result<String, Error> {
+    let path = arguments.model.as_path();
     let model = formats::load(path, &LoadOptions::default())?;
     let mut text = formats::describe(&model);
+    text.push_str(&memory(&model, arguments));
     let python = path.join("customize_service.py");
     if let Ok(code) = std::fs::read(&python) {
         let inputs = model.signatures.values().flat_map(|signature| &signature.inputs);

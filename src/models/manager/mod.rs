@@ -4,6 +4,7 @@
 //! broken model holds up no other. Requests never wait for any of this: they read the registry.
 
 mod plan;
+mod watch;
 mod work;
 
 use super::{
@@ -12,12 +13,13 @@ use super::{
 };
 use plan::{Phase, Plan, Progress, Step};
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     path::PathBuf,
     sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
     thread::{self, JoinHandle},
     time::{Duration, Instant},
 };
+use watch::{WATCHED_POLL, Watch};
 
 /// Where the configuration comes from.
 #[derive(Clone, Debug)]
@@ -43,6 +45,9 @@ pub struct ManagerSettings {
     pub retries: usize,
     /// Time between tries.
     pub retry_interval: Duration,
+    /// A version that is no longer wanted goes before the new one is loaded, so that both are never in memory; no
+    /// version answers in between.
+    pub unload_first: bool,
     /// New labels may name versions that are not available.
     pub allow_labels_for_unavailable: bool,
     /// The same for the first configuration only.
@@ -58,6 +63,7 @@ impl Default for ManagerSettings {
             unload_threads: 0,
             retries: 5,
             retry_interval: Duration::from_secs(60),
+            unload_first: false,
             allow_labels_for_unavailable: false,
             allow_labels_at_start: true,
         }
@@ -92,12 +98,13 @@ impl Manager {
         settings: ManagerSettings,
         source: ConfigSource,
     ) -> Result<Self, Error> {
+        let unload_first = settings.unload_first;
         let shared = Arc::new(Shared {
             registry,
             loader,
             settings,
             source,
-            plan: Mutex::default(),
+            plan: Mutex::new(Plan { unload_first, ..Plan::default() }),
             changed: Condvar::new(),
             last_file: Mutex::default(),
         });
@@ -197,19 +204,30 @@ impl Shared {
     fn run(self: Arc<Self>) {
         let mut last_look = None;
         let mut last_config = Instant::now();
+        let waker = Arc::downgrade(&self);
+        let watch = self.settings.poll.and_then(|_| {
+            Watch::start(move || {
+                if let Some(shared) = waker.upgrade() {
+                    // Under the lock, so that nobody goes to sleep meanwhile.
+                    drop(shared.lock());
+                    shared.changed.notify_all();
+                }
+            })
+        });
         loop {
             let asked = std::mem::take(&mut self.lock().look_now);
-            let look_is_due = match (last_look, self.settings.poll) {
-                _ if asked => true,
-                (None, _) => true,
-                (Some(last), Some(poll)) => Instant::now().duration_since(last) >= poll,
-                (Some(_), None) => false,
-            };
+            let watched = watch.as_ref().filter(|watch| self.sees_all(watch));
+            let next_look = self.next_look(last_look, watched);
+            let look_is_due = asked || next_look.is_some_and(|due| due <= Instant::now());
+            if let (true, Some(watch)) = (look_is_due, &watch) {
+                watch.take();
+            }
             self.reread_config(look_is_due, &mut last_config);
             self.look(look_is_due);
             if look_is_due {
                 last_look = Some(Instant::now());
             }
+            let watched = watch.as_ref().filter(|watch| self.sees_all(watch));
             let mut plan = self.lock();
             if plan.stopping {
                 return;
@@ -225,16 +243,46 @@ impl Shared {
             if plan.look_now {
                 continue;
             }
-            let wait = self.pause(&plan, last_look, last_config);
+            let wait = self.pause(&plan, self.next_look(last_look, watched), last_config);
             let waited = self.changed.wait_timeout(plan, wait).unwrap_or_else(PoisonError::into_inner);
             drop(waited);
         }
     }
 
+    /// When the file system is to be looked at: after each interval, or where every change is seen, so long after a
+    /// change: what is being copied into place gets as much time as without.
+    fn next_look(&self, last_look: Option<Instant>, watched: Option<&Watch>) -> Option<Instant> {
+        let Some(last) = last_look else { return Some(Instant::now()) };
+        let poll = self.settings.poll?;
+        match watched {
+            None => Some(last + poll),
+            Some(watch) => {
+                let rarely = last + poll.max(WATCHED_POLL);
+                Some(watch.changed().map_or(rarely, |changed| (changed + poll).min(rarely)))
+            }
+        }
+    }
+
+    /// Whether all that is looked at is watched. What failed is tried again when its files change, which only a look
+    /// tells.
+    fn sees_all(&self, watch: &Watch) -> bool {
+        let plan = self.lock();
+        let mut versions = plan.models.values().flat_map(|model| model.versions.values());
+        if versions.any(|version| matches!(version.phase, Phase::Waiting(_) | Phase::Failed)) {
+            return false;
+        }
+        let configs = plan.models.values().filter_map(|model| model.config.as_ref());
+        let mut folders: BTreeSet<PathBuf> = configs.map(|config| config.base_path.clone()).collect();
+        drop(plan);
+        if let ConfigSource::Folder(folder) = &self.source {
+            folders.insert(folder.clone());
+        }
+        watch.set(&folders)
+    }
+
     /// How long nothing is due.
-    fn pause(&self, plan: &Plan, last_look: Option<Instant>, last_config: Instant) -> Duration {
+    fn pause(&self, plan: &Plan, next_look: Option<Instant>, last_config: Instant) -> Duration {
         const LONGEST: Duration = Duration::from_secs(3600);
-        let next_look = last_look.zip(self.settings.poll).map(|(last, poll)| last + poll);
         let next_config = match self.source {
             ConfigSource::File(_, Some(poll)) => Some(last_config + poll),
             _ => None,

@@ -1,7 +1,8 @@
 //! What is wanted, what is there, and what to do next. Pure bookkeeping: no threads, no files.
 //!
 //! The order of steps preserves availability, as TensorFlow Serving's default policy: a version that is no
-//! longer wanted goes only when a wanted one is ready, when none is wanted, or when it is not the only one.
+//! longer wanted goes only when a wanted one is ready, when none is wanted, or when it is not the only one. With
+//! `unload_first` it goes before the wanted one is loaded, as with TensorFlow Serving's resource-preserving policy.
 
 use crate::models::{Error, ModelConfig, ModelsConfig, VersionPolicy};
 use std::{
@@ -75,6 +76,7 @@ pub(super) enum Progress {
 #[derive(Debug, Default)]
 pub(super) struct Plan {
     pub(super) models: BTreeMap<String, Model>,
+    pub(super) unload_first: bool,
     pub(super) loading: usize,
     pub(super) unloading: usize,
     pub(super) stopping: bool,
@@ -135,12 +137,12 @@ impl Plan {
         let may_load = self.loading < loads;
         let may_unload = unloads == 0 || self.unloading < unloads;
         for (name, model) in &mut self.models {
-            if let Some(version) = model.to_unload().filter(|_| may_unload) {
+            if let Some(version) = model.to_unload(self.unload_first).filter(|_| may_unload) {
                 model.versions.get_mut(&version)?.phase = Phase::Unloading;
                 self.unloading += 1;
                 return Some(Step::Unload { name: name.clone(), version });
             }
-            if let Some(version) = model.to_load(now).filter(|_| may_load) {
+            if let Some(version) = model.to_load(now, self.unload_first).filter(|_| may_load) {
                 let entry = model.versions.get_mut(&version)?;
                 entry.phase = Phase::Loading;
                 self.loading += 1;
@@ -218,7 +220,7 @@ impl Model {
         dropped
     }
 
-    fn to_unload(&self) -> Option<i64> {
+    fn to_unload(&self, unload_first: bool) -> Option<i64> {
         let ready = |wanted: bool| {
             self.versions
                 .iter()
@@ -227,14 +229,19 @@ impl Model {
         let replaced = ready(true).next().is_some();
         let none_wanted = !self.versions.values().any(|version| version.wanted);
         let unwanted = ready(false).count();
-        if replaced || none_wanted || unwanted > 1 {
+        if replaced || none_wanted || unwanted > 1 || unload_first {
             ready(false).map(|(number, _)| *number).next()
         } else {
             None
         }
     }
 
-    fn to_load(&self, now: Instant) -> Option<i64> {
+    fn to_load(&self, now: Instant, unload_first: bool) -> Option<i64> {
+        let in_memory =
+            |version: &Version| matches!(version.phase, Phase::Loading | Phase::Ready | Phase::Unloading);
+        if unload_first && self.versions.values().any(|version| !version.wanted && in_memory(version)) {
+            return None;
+        }
         let due = |version: &Version| match version.phase {
             Phase::New => true,
             Phase::Waiting(until) => until <= now,
@@ -314,6 +321,23 @@ mod tests {
         ready(&mut plan, 2);
         assert_eq!(step(&mut plan), Some(('-', 1)));
         plan.unloaded("m", 1);
+        assert_eq!(step(&mut plan), None);
+    }
+
+    #[test]
+    fn two_versions_are_never_in_memory_when_the_old_one_goes_first() {
+        let mut plan = plan(VersionPolicy::Latest(1));
+        plan.unload_first = true;
+        offer(&mut plan, &[1]);
+        assert_eq!(step(&mut plan), Some(('+', 1)));
+        ready(&mut plan, 1);
+        assert_eq!(step(&mut plan), None);
+        offer(&mut plan, &[1, 2]);
+        assert_eq!(step(&mut plan), Some(('-', 1)));
+        assert_eq!(step(&mut plan), None, "until the old one is gone");
+        plan.unloaded("m", 1);
+        assert_eq!(step(&mut plan), Some(('+', 2)));
+        ready(&mut plan, 2);
         assert_eq!(step(&mut plan), None);
     }
 
