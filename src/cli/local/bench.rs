@@ -13,10 +13,16 @@ use std::{
 pub struct Measured {
     /// The middle run.
     pub median_ms: f64,
+    /// 90 of 100 runs are not slower.
+    pub p90_ms: f64,
     /// 99 of 100 runs are not slower.
     pub p99_ms: f64,
     /// The fastest run.
     pub min_ms: f64,
+    /// The slowest run.
+    pub max_ms: f64,
+    /// All runs together, each its part.
+    pub mean_ms: f64,
     /// Mean time that the calling thread had a core for, where Linux tells: what other processes do counts less.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cpu_ms: Option<f64>,
@@ -28,9 +34,21 @@ pub struct Measured {
     pub iterations: usize,
     /// Threads of a run.
     pub threads: usize,
+    /// Runs per second of several callers at the same time.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub throughput: Vec<Throughput>,
     /// Operators, where a profile is asked for.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub profile: Option<Vec<table::Row>>,
+}
+
+/// What several callers get together.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub struct Throughput {
+    /// Callers, each with the next run as soon as one is over.
+    pub callers: usize,
+    /// Runs of all of them.
+    pub per_second: f64,
 }
 
 /// Times the model and writes what was found to `text`.
@@ -50,6 +68,8 @@ pub fn bench(arguments: &BenchArguments, text: &mut dyn Write) -> Result<(), Loc
         prepared.run(&mut outputs, &RunOptions::default())?;
     }
     let mut measured = measure(&prepared, arguments, arguments.iterations)?;
+    measured.throughput = throughput(&prepared, arguments, &measured)?;
+    measured.peak_rss_bytes = peak_memory().unwrap_or(0);
     let profile = Profile::default();
     if arguments.profile {
         let options = RunOptions { profile: Some(&profile), ..RunOptions::default() };
@@ -65,15 +85,63 @@ pub fn bench(arguments: &BenchArguments, text: &mut dyn Write) -> Result<(), Loc
         writeln!(text, "{}", json(&measured))?;
         return Ok(());
     }
-    let Measured { median_ms, p99_ms, min_ms, load_ms, peak_rss_bytes, .. } = measured;
-    writeln!(text, "median {median_ms:.4} ms   p99 {p99_ms:.4} ms   min {min_ms:.4} ms")?;
-    let (threads, isa) = (arguments.model.threads, best().name);
-    let memory = peak_rss_bytes as f64 / 1e6;
-    writeln!(text, "load {load_ms:.1} ms   peak memory {memory:.1} MB   {threads} threads, {isa}")?;
+    write(&measured, text)?;
     if arguments.profile {
         table::write(&rows, text)?;
     }
     Ok(())
+}
+
+fn write(measured: &Measured, text: &mut dyn Write) -> std::io::Result<()> {
+    let Measured { median_ms, p90_ms, p99_ms, min_ms, max_ms, mean_ms, .. } = measured;
+    writeln!(
+        text,
+        "median {median_ms:.4} ms   p90 {p90_ms:.4}   p99 {p99_ms:.4}   min {min_ms:.4}   max {max_ms:.4}   mean {mean_ms:.4}"
+    )?;
+    let Measured { load_ms, peak_rss_bytes, threads, .. } = measured;
+    let (memory, isa) = (*peak_rss_bytes as f64 / 1e6, best().name);
+    writeln!(text, "load {load_ms:.1} ms   peak memory {memory:.1} MB   {threads} threads, {isa}")?;
+    for Throughput { callers, per_second } in &measured.throughput {
+        let who = if *callers == 1 { "caller" } else { "callers" };
+        writeln!(text, "throughput {per_second:.1}/s of {callers} {who}")?;
+    }
+    Ok(())
+}
+
+/// Of 1, 2, 4 .. callers, up to one for each thread.
+fn throughput(
+    prepared: &Prepared,
+    arguments: &BenchArguments,
+    measured: &Measured,
+) -> Result<Vec<Throughput>, LocalError> {
+    let most = arguments.model.threads;
+    let counts = std::iter::successors(Some(1), |count| Some(count * 2)).take_while(|&count| count < most);
+    let expected = Duration::from_secs_f64(measured.mean_ms / 1e3 * arguments.iterations as f64);
+    let time = expected.clamp(SHORTEST_LOAD, LONGEST_LOAD);
+    counts.chain([most]).map(|callers| loaded(prepared, callers, time)).collect()
+}
+
+/// How long each number of callers calls.
+const SHORTEST_LOAD: Duration = Duration::from_millis(50);
+const LONGEST_LOAD: Duration = Duration::from_secs(2);
+
+fn loaded(prepared: &Prepared, callers: usize, time: Duration) -> Result<Throughput, LocalError> {
+    let started = Instant::now();
+    let call = || {
+        let (mut outputs, mut runs) = (Vec::new(), 0usize);
+        while runs == 0 || started.elapsed() < time {
+            prepared.run(&mut outputs, &RunOptions::default())?;
+            runs += 1;
+        }
+        Ok::<usize, LocalError>(runs)
+    };
+    let runs: Result<usize, LocalError> = std::thread::scope(|scope| {
+        let others: Vec<_> = (1..callers).map(|_| scope.spawn(call)).collect();
+        let own = call();
+        let panicked = |_| LocalError::Misfit("a run panicked".to_owned());
+        others.into_iter().map(|other| other.join().map_err(panicked)?).chain([own]).sum()
+    });
+    Ok(Throughput { callers, per_second: runs? as f64 / started.elapsed().as_secs_f64() })
 }
 
 /// Answers each number on a line with so many timed runs, so that another engine can take turns.
@@ -119,13 +187,17 @@ fn measure(
     };
     Ok(Measured {
         median_ms: at(0.5),
+        p90_ms: at(0.9),
         p99_ms: at(0.99),
         min_ms: at(0.0),
+        max_ms: at(1.0),
+        mean_ms: milliseconds(times.iter().sum()) / times.len().max(1) as f64,
         cpu_ms,
         load_ms: milliseconds(prepared.load_time),
         peak_rss_bytes: peak_memory().unwrap_or(0),
         iterations,
         threads: arguments.model.threads,
+        throughput: Vec::new(),
         profile: None,
     })
 }
