@@ -26,24 +26,21 @@ fn main() -> ExitCode {
         Err(error) => return fail(USAGE, &error.to_string()),
     };
     match command {
-        Command::Help(text) => say(&text),
+        Command::Help(text) | Command::Generate(text) => say(&text),
         Command::Version => say(&format!("kinglet {}\n", env!("CARGO_PKG_VERSION"))),
-        Command::Inspect(path) => match server::inspect(&path) {
-            Ok(text) => say(&text),
-            Err(error) => fail(1, &error.to_string()),
-        },
-        Command::Run(arguments) => told(local::run::run(&arguments, &mut stdout())),
+        Command::Inspect(arguments) => told(server::inspect(&arguments)),
+        Command::Run(arguments) => done(local::run::run(&arguments, &mut stdout())),
         Command::Bench(arguments) => match &arguments.replay {
-            None => told(local::bench::bench(&arguments, &mut stdout())),
-            Some(record) => match server::replay(record, &arguments.model.model, arguments.iterations) {
-                Ok(text) => say(&text),
-                Err(error) => fail(1, &error.to_string()),
-            },
+            None => done(local::bench::bench(&arguments, &mut stdout())),
+            Some(record) => told(server::replay(record, &arguments.model.model, arguments.iterations)),
         },
-        Command::NewToken(options) => match server::new_token(options) {
-            Ok(text) => say(&text),
-            Err(error) => fail(1, &error),
-        },
+        Command::NewToken(options) => told(server::new_token(options)),
+        Command::Health(options) => told(server::health(&options)),
+        Command::Doctor(options, unknown) => {
+            let report = server::doctor(&options, &unknown);
+            say(&report.text);
+            if report.works { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+        }
         Command::Serve(options, unknown) => {
             for argument in &unknown {
                 say_error(&format!("unknown argument: {argument}"));
@@ -60,11 +57,15 @@ fn main() -> ExitCode {
     }
 }
 
-fn told(result: Result<(), local::LocalError>) -> ExitCode {
+fn told<E: std::fmt::Display>(result: Result<String, E>) -> ExitCode {
     match result {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(text) => say(&text),
         Err(error) => fail(1, &error.to_string()),
     }
+}
+
+fn done(result: Result<(), local::LocalError>) -> ExitCode {
+    told(result.map(|()| String::new()))
 }
 
 fn say(text: &str) -> ExitCode {

@@ -1,9 +1,9 @@
 //! The help text: clap lays out the table of flags under its headings.
 
-use super::{FLAGS, Group, Kind};
+use super::{FLAGS, Group, Kind, commands::all};
 use clap::{Arg, ArgAction, Command, builder::Str};
 
-const EXAMPLES: &str = "\
+pub(super) const EXAMPLES: &str = "\
 Examples:
   kinglet                                            the built-in models on 127.0.0.1:8501 (REST) and :8500 (gRPC)
   kinglet serve --model_base_path=/models/iris       one model, as `default`
@@ -12,6 +12,8 @@ Examples:
   kinglet inspect /models/iris/1                     signatures, operators, memory, and what is missing
   kinglet run /models/iris/1 --input x.npz           run a model once (kinglet run --help)
   kinglet bench /models/iris/1 --profile             how long it takes, and where (kinglet bench --help)
+  kinglet doctor --models_dir=/models                what would keep such a server from working well
+  kinglet generate systemd                           the unit of a service (also container, kserve, man, completions)
 
 Every flag can be given as KINGLET_<FLAG> in the environment; dashes may stand for underscores.";
 
@@ -26,7 +28,7 @@ pub(super) fn usage() -> String {
 fn command() -> Command {
     let mut command = Command::new("kinglet")
         .about("An inference server in one static file: TensorFlow Serving's REST and gRPC, no runtime to install.")
-        .override_usage("kinglet [serve] [flags]\n       kinglet record FILE [flags]\n       kinglet inspect PATH\n       kinglet run|bench PATH [flags]\n       kinglet token new [--name=NAME] [--expires=DATE] [--models=A,B]\n       kinglet --version | --help")
+        .override_usage(usage_lines())
         .after_help(EXAMPLES)
         .disable_version_flag(true)
         .term_width(terminal_width());
@@ -44,6 +46,20 @@ fn command() -> Command {
         }
     }
     command
+}
+
+/// A line per command.
+fn usage_lines() -> String {
+    let line = |name: &str, arguments: &str| format!("kinglet {name} {arguments}\n       ");
+    let mut lines: String = all()
+        .iter()
+        .map(|command| match command.name {
+            "serve" => line("[serve]", command.arguments),
+            name => line(name, command.arguments),
+        })
+        .collect();
+    lines.push_str("kinglet --version | --help");
+    lines
 }
 
 /// `COLUMNS` where the shell exports it; else what fits most terminals.

@@ -1,4 +1,4 @@
-//! The command line: `kinglet serve`, `inspect`, `run`, `bench`, `token new`, `--version`, `--help`.
+//! The command line: `kinglet serve` and the other commands of `commands`, `--version`, `--help`.
 //!
 //! Flags are TensorFlow Serving's, so that an existing unit file or container keeps its arguments when the
 //! binary is exchanged: a line without a subcommand means `serve`, underscores and dashes are the same, and
@@ -6,7 +6,11 @@
 //! up in the environment as `KINGLET_<FLAG>`, then takes its default.
 #![forbid(unsafe_code)]
 
+mod commands;
+mod doctor;
 mod flags;
+mod generate;
+mod health;
 mod help;
 mod limits;
 pub mod local;
@@ -16,19 +20,19 @@ mod token;
 mod values;
 
 pub use flags::{Effect, FLAGS, Flag, Group, Kind};
+pub use health::{HealthOptions, Question};
 pub use limits::NetworkLimits;
 pub use options::{ModelSource, Options, RestPort};
 pub use token::TokenOptions;
 pub use values::Values;
-
-use std::path::PathBuf;
 
 /// What is wrong with the command line, and what to do about it.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 pub enum CliError {
     /// The first word is no command.
     #[error(
-        "unknown command: {0}\nCommands are `serve`, `record`, `inspect`, `run`, `bench` and `token`; `kinglet --help` lists them and all flags."
+        "unknown command: {0}\nCommands are {commands}; `kinglet --help` lists them and all flags.",
+        commands = commands::names()
     )]
     UnknownCommand(String),
     /// A flag needs a value and the line ends.
@@ -47,18 +51,15 @@ pub enum CliError {
     /// Flags that exclude each other, or lack one another.
     #[error("{0}")]
     Conflict(String),
-    /// A line that `run` or `bench` cannot read; the text says why.
+    /// A line that a command cannot read; the text says why.
     #[error("{0}")]
     Usage(String),
-    /// The help text of `run` or `bench` was asked for.
+    /// The help text of a command was asked for.
     #[error("{0}")]
     Help(String),
     /// `record` without a file.
     #[error("record needs the file to write to: kinglet record FILE [FLAG...], with the flags of serve")]
     MissingRecord,
-    /// `inspect` without a path.
-    #[error("inspect needs the folder or file of a model: kinglet inspect PATH")]
-    MissingPath,
 }
 
 /// What to do.
@@ -66,14 +67,20 @@ pub enum CliError {
 pub enum Command {
     /// Serve models; with arguments that no flag matches, for a warning.
     Serve(Box<Options>, Vec<String>),
-    /// Describe the model at a path.
-    Inspect(PathBuf),
+    /// Describe a model.
+    Inspect(Box<local::InspectArguments>),
     /// Run a model once.
     Run(Box<local::RunArguments>),
     /// Time a model.
     Bench(Box<local::BenchArguments>),
     /// Make a token.
     NewToken(TokenOptions),
+    /// Ask a running server whether it is ready.
+    Health(HealthOptions),
+    /// Look at what a server with these options would find; with arguments that no flag matches.
+    Doctor(Box<Options>, Vec<String>),
+    /// Print a file that goes with this binary.
+    Generate(String),
     /// Print the version.
     Version,
     /// Print this text.
@@ -99,15 +106,22 @@ pub fn parse(
             _ if wants_help(rest) => Ok(Command::Help(help::full())),
             _ => Err(CliError::MissingRecord),
         },
-        "inspect" => match rest.iter().find(|argument| !argument.starts_with('-')) {
-            Some(path) => Ok(Command::Inspect(PathBuf::from(path))),
-            None if wants_help(rest) => Ok(Command::Help(help::full())),
-            None => Err(CliError::MissingPath),
-        },
+        "inspect" => {
+            or_help(local::InspectArguments::parse(rest).map(|inspect| Command::Inspect(Box::new(inspect))))
+        }
         "run" => or_help(local::RunArguments::parse(rest).map(|run| Command::Run(Box::new(run)))),
         "bench" => or_help(local::BenchArguments::parse(rest).map(|bench| Command::Bench(Box::new(bench)))),
         "token" if wants_help(rest) => Ok(Command::Help(token::HELP.to_owned())),
         "token" => TokenOptions::parse(rest).map(Command::NewToken),
+        "health" if wants_help(rest) => Ok(Command::Help(health::HELP.to_owned())),
+        "health" => HealthOptions::parse(rest, environment).map(Command::Health),
+        "doctor" if wants_help(rest) => Ok(Command::Help(doctor::HELP.to_owned())),
+        "doctor" => {
+            let (values, unknown) = Values::read(rest, environment)?;
+            Ok(Command::Doctor(Box::new(Options::from_values(&values)?), unknown))
+        }
+        "generate" if wants_help(rest) => Ok(Command::Help(generate::HELP.to_owned())),
+        "generate" => generate::generate(rest).map(Command::Generate),
         "version" => Ok(Command::Version),
         "help" => Ok(Command::Help(help::full())),
         other => Err(CliError::UnknownCommand(other.to_owned())),
@@ -168,11 +182,12 @@ mod tests {
         assert!(matches!(run(""), Command::Serve(..)));
         assert!(matches!(run("serve"), Command::Serve(..)));
         assert!(matches!(run("--port=1"), Command::Serve(..)));
-        assert!(matches!(run("inspect /m"), Command::Inspect(path) if path.as_os_str() == "/m"));
+        assert!(matches!(run("inspect /m --batch=2"), Command::Inspect(inspect) if inspect.batch == 2));
         assert!(matches!(run("--version"), Command::Version));
         assert!(matches!(run("serve --version=true"), Command::Version));
         assert!(matches!(run("serve -h"), Command::Help(_)));
-        assert_eq!(parse(&words("inspect"), |_| None).unwrap_err(), CliError::MissingPath);
+        assert!(parse(&words("inspect"), |_| None).is_err());
+        assert!(matches!(run("doctor --port=1"), Command::Doctor(options, _) if options.grpc_port == 1));
         assert_eq!(options("record /r --record_sample=1").record_requests, Some("/r".into()));
         assert_eq!(parse(&words("record --port=1"), |_| None).unwrap_err(), CliError::MissingRecord);
         assert!(matches!(parse(&words("srve"), |_| None), Err(CliError::UnknownCommand(_))));
@@ -214,6 +229,17 @@ mod tests {
         assert_eq!((options.grpc_port, options.enable_batching), (7000, true));
         let Command::Serve(options, _) = parse(&words("--port=1"), environment).unwrap() else { panic!() };
         assert_eq!(options.grpc_port, 1);
+
+        // What platforms set, below all that is kinglet's own.
+        let platform = |name: &str| (name == "PORT").then(|| "8080".to_owned());
+        let Command::Serve(options, _) = parse(&[], platform).unwrap() else { panic!() };
+        assert_eq!((options.http_port, options.grpc_port, options.rest_port), (8080, 0, RestPort::Off));
+        let Command::Serve(options, _) = parse(&words("--rest_api_port=8080"), platform).unwrap() else {
+            panic!()
+        };
+        assert_eq!((options.http_port, options.rest_port), (0, RestPort::Given(8080)));
+        let error = parse(&[], |name| (name == "PORT").then(|| "x".to_owned())).unwrap_err().to_string();
+        assert_eq!(error, "environment PORT: `x` is not a port number (0 to 65535)");
 
         let broken = |name: &str| (name == "KINGLET_PORT").then(|| "x".to_owned());
         let error = parse(&[], broken).unwrap_err().to_string();

@@ -5,8 +5,10 @@
 #![forbid(unsafe_code)]
 
 mod cheap;
+mod doctor;
 mod door;
 mod handler;
+mod health;
 mod limits;
 mod load;
 mod named;
@@ -23,7 +25,9 @@ mod tls;
 mod warm_up;
 mod welcome;
 
+pub use doctor::{Report, doctor};
 pub use door::new_token;
+pub use health::{HealthError, health};
 pub use load::inspect;
 pub use replay::replay;
 
@@ -204,6 +208,7 @@ fn start_models(
         unload_threads: options.unload_threads,
         retries: options.load_retries,
         retry_interval: options.load_retry_interval,
+        unload_first: options.unload_first,
         allow_labels_for_unavailable: options.allow_labels_for_unavailable,
         allow_labels_at_start: options.allow_labels_for_unavailable || !options.strict,
     };

@@ -1,4 +1,4 @@
-//! The command lines of `run` and `bench`.
+//! The command lines of `inspect`, `run` and `bench`.
 
 use crate::cli::CliError;
 use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
@@ -64,6 +64,17 @@ pub struct BenchArguments {
     pub output: Option<PathBuf>,
 }
 
+/// `kinglet inspect`
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct InspectArguments {
+    /// A model's folder or file.
+    pub model: PathBuf,
+    /// Value of a leading dimension that the model leaves open, for the memory of a run.
+    pub batch: usize,
+    /// Shapes of inputs for the memory of a run.
+    pub shapes: Vec<GivenShape>,
+}
+
 impl FromStr for GivenShape {
     type Err = String;
 
@@ -76,36 +87,55 @@ impl FromStr for GivenShape {
     }
 }
 
+pub(in crate::cli) fn inspect_command() -> Command {
+    base_command("inspect", "Describes a model, and says how much memory it takes.")
+        .arg(batch("A first dimension that the model leaves open, for the memory of a run."))
+        .arg(shape("Shape of an input, for the memory of a run."))
+}
+
+pub(in crate::cli) fn run_command() -> Command {
+    model_command("run", "Runs a model once and tells what comes out.").arg(path(
+        "output",
+        "FILE.npz",
+        "Write the outputs to this archive of NumPy arrays.",
+    ))
+}
+
+pub(in crate::cli) fn bench_command() -> Command {
+    model_command("bench", "Times a model.")
+        .arg(count("iterations", "100", "Runs that are timed."))
+        .arg(count("warm_up", "5", "Runs before them; the first is part of the load time."))
+        .arg(path(
+            "replay",
+            "FILE",
+            "Play the calls that --record_requests wrote, each --iterations times, and compare the answers.",
+        ))
+        .arg(switch("profile", "Show where the time goes, operator by operator."))
+        .arg(switch("json", "Answer with one line of JSON."))
+        .arg(switch(
+            "interactive",
+            "Read a number of runs from each line of standard input; answer each with a line of JSON.",
+        ))
+        .arg(path("output", "FILE.npz", "Write the outputs of the first run to this archive."))
+}
+
+impl InspectArguments {
+    pub(in crate::cli) fn parse(words: &[String]) -> Result<Self, CliError> {
+        let matches = matches(inspect_command(), words)?;
+        Ok(Self { model: model_of(&matches), batch: batch_of(&matches), shapes: shapes_of(&matches) })
+    }
+}
+
 impl RunArguments {
     pub(in crate::cli) fn parse(words: &[String]) -> Result<Self, CliError> {
-        let command = model_command("run", "Runs a model once and tells what comes out.").arg(path(
-            "output",
-            "FILE.npz",
-            "Write the outputs to this archive of NumPy arrays.",
-        ));
-        let matches = matches(command, words)?;
+        let matches = matches(run_command(), words)?;
         Ok(Self { model: ModelArguments::of(&matches), output: matches.get_one("output").cloned() })
     }
 }
 
 impl BenchArguments {
     pub(in crate::cli) fn parse(words: &[String]) -> Result<Self, CliError> {
-        let command = model_command("bench", "Times a model.")
-            .arg(count("iterations", "100", "Runs that are timed."))
-            .arg(count("warm_up", "5", "Runs before them; the first is part of the load time."))
-            .arg(path(
-                "replay",
-                "FILE",
-                "Play the calls that --record_requests wrote, each --iterations times, and compare the answers.",
-            ))
-            .arg(switch("profile", "Show where the time goes, operator by operator."))
-            .arg(switch("json", "Answer with one line of JSON."))
-            .arg(switch(
-                "interactive",
-                "Read a number of runs from each line of standard input; answer each with a line of JSON.",
-            ))
-            .arg(path("output", "FILE.npz", "Write the outputs of the first run to this archive."));
-        let matches = matches(command, words)?;
+        let matches = matches(bench_command(), words)?;
         let number = |name: &str| matches.get_one(name).copied().unwrap_or(1);
         Ok(Self {
             model: ModelArguments::of(&matches),
@@ -123,26 +153,43 @@ impl BenchArguments {
 impl ModelArguments {
     fn of(matches: &ArgMatches) -> Self {
         let threads = matches.get_one("threads").copied().filter(|&threads| threads > 0);
-        let shapes = matches.get_many::<GivenShape>("shape");
         Self {
-            model: matches.get_one::<PathBuf>("MODEL").cloned().unwrap_or_default(),
+            model: model_of(matches),
             input: matches.get_one("input").cloned(),
             case: matches.get_one("case").cloned(),
             signature: matches.get_one("signature").cloned(),
             threads: threads.unwrap_or_else(|| thread::available_parallelism().map_or(1, usize::from)),
-            batch: matches.get_one("batch").copied().unwrap_or(1),
+            batch: batch_of(matches),
             as_imported: matches.get_flag("as_imported"),
-            shapes: shapes.map(|shapes| shapes.cloned().collect()).unwrap_or_default(),
+            shapes: shapes_of(matches),
         }
     }
 }
 
+fn model_of(matches: &ArgMatches) -> PathBuf {
+    matches.get_one::<PathBuf>("MODEL").cloned().unwrap_or_default()
+}
+
+fn batch_of(matches: &ArgMatches) -> usize {
+    matches.get_one("batch").copied().unwrap_or(1)
+}
+
+fn shapes_of(matches: &ArgMatches) -> Vec<GivenShape> {
+    let shapes = matches.get_many::<GivenShape>("shape");
+    shapes.map(|shapes| shapes.cloned().collect()).unwrap_or_default()
+}
+
+fn base_command(name: &'static str, about: &'static str) -> Command {
+    Command::new(name).bin_name(format!("kinglet {name}")).about(about).disable_version_flag(true).arg(
+        Arg::new("MODEL")
+            .required(true)
+            .value_parser(value_parser!(PathBuf))
+            .help("A model's folder or file."),
+    )
+}
+
 fn model_command(name: &'static str, about: &'static str) -> Command {
-    Command::new(name)
-        .bin_name(format!("kinglet {name}"))
-        .about(about)
-        .disable_version_flag(true)
-        .arg(Arg::new("MODEL").required(true).value_parser(value_parser!(PathBuf)).help("A model's folder or file."))
+    base_command(name, about)
         .arg(path(
             "input",
             "FILE.npz",
@@ -157,15 +204,21 @@ fn model_command(name: &'static str, about: &'static str) -> Command {
         .arg(Arg::new("signature").long("signature").value_name("NAME").help("The signature to run."))
         .arg(count("threads", "0", "Threads; 0 takes every core."))
         .arg(switch("as_imported", "Run node by node, without simplifying the graph first."))
-        .arg(count("batch", "1", "A first dimension that the model leaves open, in inputs that are made up."))
-        .arg(
-            Arg::new("shape")
-                .long("shape")
-                .value_name("NAME=1,3,224,224")
-                .action(ArgAction::Append)
-                .value_parser(GivenShape::from_str)
-                .help("Shape of an input that is made up."),
-        )
+        .arg(batch("A first dimension that the model leaves open, in inputs that are made up."))
+        .arg(shape("Shape of an input that is made up."))
+}
+
+fn batch(help: &'static str) -> Arg {
+    count("batch", "1", help)
+}
+
+fn shape(help: &'static str) -> Arg {
+    Arg::new("shape")
+        .long("shape")
+        .value_name("NAME=1,3,224,224")
+        .action(ArgAction::Append)
+        .value_parser(GivenShape::from_str)
+        .help(help)
 }
 
 fn path(name: &'static str, value: &'static str, help: &'static str) -> Arg {

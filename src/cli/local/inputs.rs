@@ -1,8 +1,8 @@
 //! Inputs for a run by hand: from an archive of arrays, and made up where it has none.
 
-use super::{LocalError, ModelArguments};
+use super::{GivenShape, LocalError, ModelArguments};
 use crate::{
-    formats::{LoadedSignature, npz},
+    formats::{LoadedSignature, assumed_shape, npz},
     tensor::{Buffer, Bytes, DType, Shape, Tensor, buffer::AlignedBytes},
 };
 use std::{collections::BTreeMap, sync::Arc};
@@ -21,8 +21,9 @@ pub(super) fn inputs(
             (Some(tensor), _) => tensor,
             (None, Some(default)) => default.clone(),
             (None, None) => {
-                let declared = input.shape.as_ref().or(info.shape.as_ref());
-                made_up(input.dtype, shape_for(&info.name, declared, arguments), &mut random)?
+                let declared = input.shape.as_deref().or(info.shape.as_deref());
+                let shape = shape_for(&info.name, declared, &arguments.shapes, arguments.batch);
+                made_up(input.dtype, shape, &mut random)?
             }
         };
         tensors.push(tensor);
@@ -68,18 +69,17 @@ impl Given {
     }
 }
 
-/// The declared shape; open dimensions are the batch where they come first, else 1.
-fn shape_for(name: &str, declared: Option<&Vec<Option<usize>>>, arguments: &ModelArguments) -> Shape {
-    if let Some(given) = arguments.shapes.iter().find(|given| given.name == name) {
-        return given.dims.iter().copied().collect();
+/// The shape that is given for an input, else what is assumed for the declared one.
+pub fn shape_for(
+    name: &str,
+    declared: Option<&[Option<usize>]>,
+    shapes: &[GivenShape],
+    batch: usize,
+) -> Shape {
+    match shapes.iter().find(|given| given.name == name) {
+        Some(given) => given.dims.iter().copied().collect(),
+        None => assumed_shape(declared, batch),
     }
-    let Some(declared) = declared else { return Shape::from([arguments.batch]) };
-    let dims = declared.iter().enumerate().map(|(axis, dim)| match (dim, axis) {
-        (Some(dim), _) => *dim,
-        (None, 0) => arguments.batch,
-        (None, _) => 1,
-    });
-    dims.collect()
 }
 
 /// Floats between -1 and 1, integers 0 and 1 (indices that every table has), empty strings.
@@ -151,7 +151,7 @@ mod tests {
         assert_eq!(shapes, [[3], [5], [3], [3]]);
         assert!(expected.is_empty());
         assert!(tensors[0].as_slice::<f32>().unwrap().iter().all(|value| (-1.0..1.0).contains(value)));
-        let declared = vec![None, None, Some(7)];
-        assert_eq!(shape_for("x", Some(&declared), &arguments(&[])).to_vec(), [3, 1, 7]);
+        let declared = [None, None, Some(7)];
+        assert_eq!(shape_for("x", Some(&declared), &[], 3).to_vec(), [3, 1, 7]);
     }
 }

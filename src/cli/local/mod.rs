@@ -1,4 +1,4 @@
-//! Models without a server: `kinglet run` and `kinglet bench`, on any format that can be served.
+//! Models without a server: `kinglet inspect`, `run` and `bench`, on any format that can be served.
 
 mod arguments;
 pub mod bench;
@@ -7,7 +7,9 @@ mod model;
 pub mod run;
 mod table;
 
-pub use arguments::{BenchArguments, ModelArguments, RunArguments};
+pub use arguments::{BenchArguments, GivenShape, InspectArguments, ModelArguments, RunArguments};
+pub(super) use arguments::{bench_command, inspect_command, run_command};
+pub use inputs::shape_for;
 
 use crate::{formats::FormatError, graph::GraphError, tensor::TensorError};
 
