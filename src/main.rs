@@ -4,6 +4,7 @@
 use kinglet::{
     cli::{self, CliError, Command, local},
     server,
+    tensor::keep_large_blocks_apart,
 };
 use std::{
     io::{Write, stderr, stdout},
@@ -15,6 +16,7 @@ const CANNOT_START: u8 = 255;
 const USAGE: u8 = 2;
 
 fn main() -> ExitCode {
+    keep_large_blocks_apart();
     let arguments: Vec<String> =
         std::env::args_os().skip(1).map(|word| word.to_string_lossy().into_owned()).collect();
     let command = match cli::parse(&arguments, |name| std::env::var(name).ok()) {

@@ -40,7 +40,6 @@ use crate::{
     },
     cli::{ModelSource, Options},
     models::{ConfigSource, Error, Manager, ManagerSettings, ModelsConfig, Monitoring, Registry, Stats},
-    tensor::keep_large_blocks_apart,
     wire::{Server, ServerConfig, WireError},
 };
 use door::Door;
@@ -72,7 +71,6 @@ pub enum ServeError {
 
 /// Serves until a signal ends it.
 pub fn run(options: &Options) -> Result<(), ServeError> {
-    keep_large_blocks_apart();
     for (flag, reason) in &options.ignored {
         log::warn!("--{flag} is accepted without effect: {reason}");
     }

@@ -575,7 +575,7 @@ impl<'a> Views<'a> {
 #[cfg(all(target_os = "linux", target_env = "gnu"))]
 const OWN_PAGES: i32 = 1 << 20;
 
-/// To be called when a server starts, before it has threads. By itself the allocator of glibc raises the size
+/// To be called when the program starts, before it has threads. By itself the allocator of glibc raises the size
 /// from which blocks are pages of their own to that of the largest freed block; the packed weights of models
 /// that come and go then lie among small blocks, and a server that reloads a 20 MB model for an hour grows by
 /// 100 MB.
@@ -636,7 +636,7 @@ mod tests {
         assert_eq!(fresh.as_bytes(), part.as_bytes());
         assert_eq!(count(), 2);
         let failing = Buffer::computed(8, || Buffer::copy_of(&[1]).ok());
-        assert!(failing.as_bytes().is_empty() && failing.as_slice::<f32>().is_some_and(<[f32]>::is_empty));
+        assert!(failing.as_bytes().is_empty() && failing.as_slice::<f32>().is_none_or(<[f32]>::is_empty));
     }
 
     #[test]

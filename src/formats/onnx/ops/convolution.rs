@@ -57,9 +57,15 @@ fn transposed_tensor(tensor: &Tensor, perm: &[usize]) -> Option<Tensor> {
     if plan.is_copy() {
         return tensor.reshaped(shape).ok();
     }
-    let mut out = AlignedVec::<u8>::zeroed(tensor.as_bytes().len()).ok()?;
-    kernels::transpose_bytes(&plan, size, tensor.as_bytes(), out.as_mut_slice(), &Threads::single()).ok()?;
-    Tensor::from_buffer(tensor.dtype(), shape, out.freeze()).ok()
+    let (dtype, tensor, made) = (tensor.dtype(), tensor.clone(), shape.clone());
+    Tensor::computed(dtype, shape, move || {
+        let tensor = tensor.fresh();
+        let mut out = AlignedVec::<u8>::zeroed(tensor.memory()).ok()?;
+        kernels::transpose_bytes(&plan, size, tensor.as_bytes(), out.as_mut_slice(), &Threads::single())
+            .ok()?;
+        tensor.release();
+        Tensor::from_buffer(dtype, made.clone(), out.freeze()).ok()
+    })
 }
 
 /// Applies `make` to images with channels last.
