@@ -7,6 +7,7 @@ mod data_type;
 mod definition;
 mod describe;
 mod error;
+mod hugging_face;
 mod identity;
 pub mod npz;
 pub mod onnx;
@@ -111,6 +112,9 @@ pub fn load(path: &Path, options: &LoadOptions) -> Result<LoadedModel, FormatErr
     }
     if safetensors::is_model(path) {
         return safetensors::load(path);
+    }
+    if hugging_face::is_model(path) {
+        return hugging_face::load(path);
     }
     if let Some(file) = onnx::model_in(path) {
         return onnx::load(&file);

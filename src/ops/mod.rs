@@ -221,7 +221,7 @@ ops! {
     resize::Resize, grid_sample::GridSample,
     norm::LayerNorm, norm::InstanceNorm, norm::Lrn,
     text::MapStrings, text::StringJoin, text::ReduceJoin, text::StringSplit, text::Substr, text::StringEqual,
-    text::AsString,
+    text::AsString, text::Tokenize,
     lookup::Lookup,
     control::If, control::Choose, control::While, control::Loop, control::Scan,
     recurrent::Recurrent,

@@ -13,6 +13,7 @@ mod operator;
 mod weights;
 
 pub use export::save;
+pub(super) use weights::read as tensors;
 
 use super::{FormatError, LoadedModel};
 use crate::tensor::Buffer;

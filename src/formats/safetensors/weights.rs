@@ -25,7 +25,7 @@ const DTYPES: &[(FileDType, DType)] = &[
 ];
 
 /// The tensors of a file; an error is one line without the file's name.
-pub(super) fn read(file: &Buffer) -> Result<BTreeMap<String, Tensor>, String> {
+pub(in crate::formats) fn read(file: &Buffer) -> Result<BTreeMap<String, Tensor>, String> {
     let (header, metadata) =
         SafeTensors::read_metadata(file.as_bytes()).map_err(|error| explain(&error, file.len()))?;
     // The length of the header stands before it, in eight bytes.

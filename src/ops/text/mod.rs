@@ -4,10 +4,12 @@ mod fingerprint;
 mod format;
 mod join;
 mod pattern;
+mod tokenize;
 
 pub(crate) use fingerprint::fingerprint64;
 pub use format::AsString;
 pub use join::{AnyOf, ReduceJoin, StringEqual, StringJoin, StringSplit, Substr};
+pub use tokenize::{TextRules, Tokenize};
 
 use super::{Fact, Inferred, Lower, OpError, Operator, Step, expect_inputs};
 use crate::tensor::{Bytes, DType, Element, Shape, Tensor};
