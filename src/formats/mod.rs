@@ -6,6 +6,7 @@ pub mod built_in;
 mod data_type;
 mod definition;
 mod describe;
+mod einsum;
 mod error;
 mod hugging_face;
 mod identity;
@@ -13,6 +14,7 @@ pub mod npz;
 pub mod onnx;
 pub mod safetensors;
 pub mod saved_model;
+mod stop;
 
 pub use data_type::{data_type, dtype_of};
 pub use describe::describe;

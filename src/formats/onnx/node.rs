@@ -2,11 +2,12 @@
 
 use super::{attributes::Attributes, import::Import, tensor::dtype_of};
 use crate::{
-    formats::FormatError,
     graph::ValueId,
     proto::onnx::NodeProto,
     tensor::{DType, Tensor},
 };
+
+pub(super) use crate::formats::stop::Stop;
 
 /// What a name of the source graph stands for.
 #[derive(Clone, Debug)]
@@ -19,35 +20,6 @@ pub(super) enum Value {
     Absent,
     /// Made by an operator that is not known, or from one.
     Missing,
-}
-
-/// Why a row of the operator table gives no outputs.
-#[derive(Debug)]
-pub(super) enum Stop {
-    /// An input is [`Value::Missing`]; the cause is on the list already.
-    Missing,
-    /// The node is not one that can be imported.
-    Reason(String),
-    /// An error from deeper down, told as it is.
-    Error(FormatError),
-}
-
-impl From<String> for Stop {
-    fn from(reason: String) -> Self {
-        Self::Reason(reason)
-    }
-}
-
-impl From<&str> for Stop {
-    fn from(reason: &str) -> Self {
-        Self::Reason(reason.to_owned())
-    }
-}
-
-impl From<FormatError> for Stop {
-    fn from(error: FormatError) -> Self {
-        Self::Error(error)
-    }
 }
 
 /// A node.

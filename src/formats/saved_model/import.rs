@@ -20,6 +20,8 @@ use crate::{
 };
 use std::collections::{BTreeMap, HashMap};
 
+pub(super) use crate::formats::stop::Stop;
+
 /// Nodes imported for one signature.
 const MAX_NODES: usize = 2_000_000;
 /// Function calls inlined for one signature.
@@ -46,46 +48,6 @@ pub(super) enum Value {
     Array,
     /// Made by an operator that is not known, or from one.
     Missing,
-}
-
-/// Why a row of the operator table gives no outputs.
-#[derive(Debug)]
-pub(super) enum Stop {
-    /// An input is [`Value::Missing`]; the cause is on the list already.
-    Missing,
-    /// The node is not one that can be imported.
-    Reason(String),
-    /// An error from deeper down, told as it is.
-    Error(FormatError),
-}
-
-impl Stop {
-    /// The error of a node.
-    pub(super) fn at(self, node: &str) -> FormatError {
-        match self {
-            Self::Missing => FormatError::node(node, "an input is made by an unknown operator"),
-            Self::Reason(reason) => FormatError::node(node, reason),
-            Self::Error(error) => error,
-        }
-    }
-}
-
-impl From<String> for Stop {
-    fn from(reason: String) -> Self {
-        Self::Reason(reason)
-    }
-}
-
-impl From<&str> for Stop {
-    fn from(reason: &str) -> Self {
-        Self::Reason(reason.to_owned())
-    }
-}
-
-impl From<FormatError> for Stop {
-    fn from(error: FormatError) -> Self {
-        Self::Error(error)
-    }
 }
 
 /// A node about to be imported.
