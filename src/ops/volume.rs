@@ -34,6 +34,15 @@ fn taps(axes: &Axes, at: [usize; 3], mut found: impl FnMut(usize, usize)) {
     }
 }
 
+/// How many of a window's elements lie in the volume or its padding.
+fn padded_taps(axes: &Axes, at: [usize; 3]) -> usize {
+    let along = |(axis, at): (&Axis, usize)| {
+        let left = (axis.before + axis.input + axis.after).saturating_sub(at * axis.stride);
+        left.div_ceil(axis.dilation).min(axis.window)
+    };
+    axes.iter().zip(at).map(along).product()
+}
+
 /// Calls `each` with the number of every output position and its coordinates.
 fn positions(axes: &Axes, mut each: impl FnMut(usize, [usize; 3])) {
     let [depth, height, width] = [0, 1, 2].map(|axis| axes[axis].output);
@@ -134,9 +143,8 @@ pub(super) fn pool(x: &Fact, axes: Axes, max: bool, count_include_pad: bool) -> 
                     }
                 });
                 if !max {
-                    let all = axes.iter().map(|axis| axis.window).product();
-                    let count = if count_include_pad { all } else { count };
-                    out.iter_mut().for_each(|sum| *sum /= count as f32);
+                    let count = if count_include_pad { padded_taps(&axes, at) } else { count };
+                    out.iter_mut().for_each(|sum| *sum /= count.max(1) as f32);
                 }
             });
         }

@@ -17,7 +17,6 @@ mod recurrent;
 mod reduce;
 mod resize;
 mod sequence;
-mod volumes;
 
 use super::{
     import::Import,

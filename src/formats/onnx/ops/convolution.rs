@@ -1,6 +1,6 @@
 //! Operators that slide windows over images. ONNX has channels first, kinglet last.
 
-use super::{Outputs, math, one, volumes};
+use super::{Outputs, math, one};
 use crate::{
     formats::onnx::{
         import::Import,
@@ -136,9 +136,6 @@ pub(super) fn conv<'a>(i: &mut Import<'a>, n: &Node<'a>) -> Outputs {
         groups: groups.ok_or("group is not positive")?,
         fused: Fused { bias: bias.is_some(), ..Fused::default() },
     };
-    if rank == 5 {
-        return volumes::conv(i, x, filter, bias, op);
-    }
     // [o, c, space..] to [space.., c, o]
     let filter = transposed(i, filter, (2..rank).chain([1, 0]).collect());
     one(channels_last(i, x, rank, |i, x| {
@@ -162,9 +159,6 @@ pub(super) fn pool<'a>(i: &mut Import<'a>, n: &Node<'a>, kind: PoolKind) -> Outp
         padding: padding(n, window.len())?,
         ceil: n.attributes.flag("ceil_mode"),
     };
-    if rank == 5 {
-        return volumes::pool(i, x, op);
-    }
     one(channels_last(i, x, rank, |i, x| Ok(math::in_float(i, op, &[x])))?)
 }
 
