@@ -69,10 +69,23 @@ pub enum Coordinates {
     PytorchHalfPixel,
     /// `(i + 0.5) * r`: TensorFlow's nearest neighbour with half-pixel centres.
     TensorflowHalfPixel,
+    /// As `HalfPixel`, moved so that the centres meet where the output length was rounded down.
+    HalfPixelSymmetric,
+    /// Both ends meet those of [`Resize::crop`].
+    Crop,
+}
+
+/// A part of the source, for [`Coordinates::Crop`].
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Crop {
+    /// Start and end along each scaled axis, in units of the distance between first and last position.
+    pub ranges: Vec<[f32; 2]>,
+    /// The value of positions that lie outside of the source.
+    pub outside: f32,
 }
 
 /// `x` scaled along some axes to the sizes of input 1 (integers, one per axis) or by its scales (`float`), or
-/// by `scales`.
+/// by `scales`. With both sizes and `scales`, these tell the positions only.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Resize {
     /// Interpolation.
@@ -81,12 +94,23 @@ pub struct Resize {
     pub coordinates: Coordinates,
     /// The scaled axes; negative from the back.
     pub axes: Vec<i64>,
-    /// Output length per source length of each axis; then there is no input 1.
+    /// Output length per source length of each axis.
     #[serde(default)]
     pub scales: Option<Vec<f32>>,
+    /// Axes that shrink take the mean of all positions under the interpolation's kernel, which is widened; `Linear` and `Cubic`.
+    #[serde(default)]
+    pub antialias: bool,
+    /// The part that is scaled; with it, `scales` are those of the part.
+    #[serde(default)]
+    pub crop: Option<Crop>,
 }
 
 impl Resize {
+    /// All of the source, without antialiasing, to sizes of input 1.
+    pub fn new(mode: ResizeMode, coordinates: Coordinates, axes: Vec<i64>) -> Self {
+        Self { mode, coordinates, axes, scales: None, antialias: false, crop: None }
+    }
+
     fn resized(&self, from: &Shape, sizes: &[i64]) -> Result<Shape, OpError> {
         let misfit =
             || OpError::invalid(format!("sizes {sizes:?} do not fit axes {:?} of shape {from}", self.axes));
@@ -112,19 +136,24 @@ impl Resize {
         if scales.len() != self.axes.len() {
             return Err(OpError::invalid(format!("scales {scales:?} do not fit axes {:?}", self.axes)));
         }
-        let sizes = self.axes.iter().zip(scales).map(|(&axis, &scale)| {
+        let sizes = self.axes.iter().zip(scales).enumerate().map(|(position, (&axis, &scale))| {
             if scale > 0.0 && scale.is_finite() {
-                return Ok((from[axis_of(from, axis)?] as f32 * scale).floor() as i64);
+                let part = self.range(position).map_or(1.0, |[start, end]| end - start);
+                return Ok((from[axis_of(from, axis)?] as f32 * part * scale).floor() as i64);
             }
             Err(OpError::invalid(format!("cannot scale by {scale}")))
         });
         sizes.collect()
     }
 
+    fn range(&self, position: usize) -> Option<[f32; 2]> {
+        self.crop.as_ref()?.ranges.get(position).copied()
+    }
+
     /// The scales, where they and not the sizes are given; `None` in place of a value that is not known.
     fn scales(&self, inputs: &[Fact]) -> Result<Option<Option<Vec<f32>>>, OpError> {
         match (&self.scales, inputs.get(1)) {
-            (Some(scales), _) => Ok(Some(Some(scales.clone()))),
+            (Some(scales), None) => Ok(Some(Some(scales.clone()))),
             (None, Some(given)) if given.dtype == DType::F32 => {
                 let known = given.value.as_ref().map(|value| value.as_slice::<f32>().map(<[f32]>::to_vec));
                 Ok(Some(known.transpose()?))
@@ -139,9 +168,17 @@ impl Resize {
         for (position, &axis) in self.axes.iter().enumerate() {
             let axis = axis_of(from, axis)?;
             let scale = scales.and_then(|scales| scales.get(position)).copied();
-            let line = Line { from: from[axis], to: to[axis], scale };
-            let made =
-                Taps::new(self.mode, |position| line.source(self.coordinates, position), line.from, line.to)?;
+            let range = self.range(position).unwrap_or([0.0, 1.0]);
+            let line = Line { from: from[axis], to: to[axis], scale, range };
+            let shrinks = scale.unwrap_or(line.to as f32 / line.from as f32);
+            let kernel =
+                Kernel { mode: self.mode, scale: if self.antialias { shrinks.min(1.0) } else { 1.0 } };
+            let source = |position| line.source(self.coordinates, position);
+            let mut made = Taps::new(kernel, source, line.from, line.to)?;
+            if self.coordinates == Coordinates::Crop {
+                let edge = line.from.saturating_sub(1) as f32;
+                made.outside = (0..line.to).map(|at| !(0.0..=edge).contains(&source(at))).collect();
+            }
             if line.from != line.to || !made.is_identity() {
                 taps.push((axis, made));
             }
@@ -153,14 +190,18 @@ impl Resize {
 impl Operator for Resize {
     fn infer(&self, inputs: &[Fact]) -> Result<Inferred, OpError> {
         let from = &inputs.first().ok_or_else(|| OpError::invalid("nothing to resize"))?.shape;
-        let count = if self.scales.is_some() { 1 } else { 2 };
-        expect_inputs(inputs, count..=count)?;
+        expect_inputs(inputs, if self.scales.is_some() { 1..=2 } else { 2..=2 })?;
+        let counts = [self.scales.as_ref().map(Vec::len), self.crop.as_ref().map(|crop| crop.ranges.len())];
+        if counts.into_iter().flatten().any(|count| count != self.axes.len()) {
+            return Err(OpError::invalid(format!("scales or ranges do not fit axes {:?}", self.axes)));
+        }
         let sizes = match self.scales(inputs)? {
             Some(Some(scales)) => self.scaled(from, &scales)?,
             Some(None) => return Ok(Inferred::NeedsValue(1)),
             None => known_integers!(inputs, 1),
         };
-        let interpolates = !matches!(self.mode, ResizeMode::Nearest(_));
+        // Only the passes over floats know of another value than those of the source.
+        let interpolates = !matches!(self.mode, ResizeMode::Nearest(_)) || self.crop.is_some();
         if interpolates && inputs[0].dtype != DType::F32 {
             return Err(OpError::unsupported(format!(
                 "interpolation of {} is not supported",
@@ -178,11 +219,11 @@ impl Operator for Resize {
             None => planned_integers(cx.inputs, 1)?,
         };
         let to = self.resized(from, &sizes)?;
-        let mut taps = self.taps(from, &to, scales.as_deref())?;
+        let mut taps = self.taps(from, &to, scales.as_deref().or(self.scales.as_deref()))?;
         if taps.is_empty() {
             return Ok(Step::alias());
         }
-        if matches!(self.mode, ResizeMode::Nearest(_)) {
+        if matches!(self.mode, ResizeMode::Nearest(_)) && self.crop.is_none() {
             let strides = row_major(from);
             let axes = (0..from.len()).map(|axis| match taps.iter().find(|(tapped, _)| *tapped == axis) {
                 Some((_, taps)) => {
@@ -194,7 +235,7 @@ impl Operator for Resize {
         }
         // What shrinks goes first, so that the later passes have less to do.
         taps.sort_by_key(|(axis, _)| to[*axis] > from[*axis]);
-        passes(from, taps)
+        passes(from, taps, self.crop.as_ref().map_or(0.0, |crop| crop.outside))
     }
 }
 
@@ -203,6 +244,7 @@ struct Line {
     from: usize,
     to: usize,
     scale: Option<f32>,
+    range: [f32; 2],
 }
 
 impl Line {
@@ -223,6 +265,14 @@ impl Line {
             }
             Coordinates::Asymmetric => stretched(i),
             Coordinates::TensorflowHalfPixel => stretched(i + 0.5),
+            Coordinates::HalfPixelSymmetric => {
+                let kept = self.scale.map_or(1.0, |scale| to / (from * scale));
+                from / 2.0 * (1.0 - kept) + stretched(i + 0.5) - 0.5
+            }
+            Coordinates::Crop => {
+                let [start, end] = self.range.map(|bound| bound * (from - 1.0));
+                if self.to > 1 { start + i * ((end - start) / (to - 1.0)) } else { 0.5 * (start + end) }
+            }
         }
     }
 }
@@ -233,17 +283,55 @@ struct Taps {
     count: usize,
     indices: Vec<usize>,
     weights: Vec<f32>,
+    /// The output positions that are not computed; none when empty.
+    outside: Vec<bool>,
+}
+
+/// A way to interpolate, with a kernel wider than one source position where `scale` is below 1.
+#[derive(Clone, Copy)]
+struct Kernel {
+    mode: ResizeMode,
+    scale: f32,
+}
+
+impl Kernel {
+    /// Positions on either side that count.
+    fn reach(self) -> Option<f32> {
+        let reach = match self.mode {
+            ResizeMode::Linear => 1.0,
+            ResizeMode::Cubic { .. } => 2.0,
+            _ => return None,
+        };
+        (self.scale < 1.0).then_some((reach / self.scale).ceil())
+    }
+
+    /// The weight of a source position at this distance.
+    fn weight(self, distance: f32) -> f32 {
+        let distance = (distance * self.scale).abs();
+        match self.mode {
+            ResizeMode::Cubic { a, .. } if distance < 1.0 => {
+                ((a + 2.0) * distance - (a + 3.0)) * distance * distance + 1.0
+            }
+            ResizeMode::Cubic { a, .. } if distance < 2.0 => {
+                ((a * distance - 5.0 * a) * distance + 8.0 * a) * distance - 4.0 * a
+            }
+            ResizeMode::Cubic { .. } => 0.0,
+            _ => (1.0 - distance).max(0.0),
+        }
+    }
 }
 
 impl Taps {
-    fn new(mode: ResizeMode, source: impl Fn(usize) -> f32, from: usize, to: usize) -> Result<Self, OpError> {
+    fn new(kernel: Kernel, source: impl Fn(usize) -> f32, from: usize, to: usize) -> Result<Self, OpError> {
+        let mode = kernel.mode;
         let count = match mode {
             ResizeMode::Nearest(_) => 1,
             ResizeMode::Linear => 2,
             ResizeMode::Cubic { .. } | ResizeMode::CubicSteps { .. } => 4,
             ResizeMode::Area => (source(1) - source(0)).ceil().max(1.0) as usize + 1,
         };
-        let mut taps = Self { count, indices: Vec::new(), weights: Vec::new() };
+        let count = kernel.reach().map_or(count, |reach| (reach as usize).saturating_mul(2));
+        let mut taps = Self { count, indices: Vec::new(), weights: Vec::new(), outside: Vec::new() };
         let total = to.saturating_mul(count);
         let reserved =
             taps.indices.try_reserve_exact(total).and_then(|()| taps.weights.try_reserve_exact(total));
@@ -262,6 +350,20 @@ impl Taps {
                 continue;
             }
             let (first, t) = (x.floor(), x - x.floor());
+            if let Some(reach) = kernel.reach() {
+                let inside = |place: f32| (0.0..=edge).contains(&place);
+                let counts = |place: f32| match mode {
+                    ResizeMode::Cubic { exclude_outside: true, .. } => inside(place),
+                    _ => true,
+                };
+                let places = || (0..count).map(|step| first + 1.0 - reach + step as f32);
+                let weight = |place: f32| if counts(place) { kernel.weight(place - x) } else { 0.0 };
+                let sum: f32 = places().map(weight).sum();
+                for place in places() {
+                    taps.push(place.clamp(0.0, edge), weight(place) / sum);
+                }
+                continue;
+            }
             match mode {
                 ResizeMode::Area => {
                     let (end, length) = (source(position + 1), source(position + 1) - x);
@@ -304,7 +406,9 @@ impl Taps {
     /// True when every output position is the source position of the same number.
     fn is_identity(&self) -> bool {
         let mut taps = self.indices.iter().zip(&self.weights).enumerate();
-        taps.all(|(tap, (&index, &weight))| weight == 0.0 || (weight == 1.0 && index == tap / self.count))
+        !self.outside.contains(&true)
+            && taps
+                .all(|(tap, (&index, &weight))| weight == 0.0 || (weight == 1.0 && index == tap / self.count))
     }
 }
 
@@ -322,16 +426,18 @@ struct Pass {
     inner: usize,
     elements: usize,
     taps: Taps,
+    /// The value of positions that are not computed.
+    outside: f32,
 }
 
-fn passes(from: &Shape, taps: Vec<(usize, Taps)>) -> Result<Step, OpError> {
+fn passes(from: &Shape, taps: Vec<(usize, Taps)>, outside: f32) -> Result<Step, OpError> {
     let mut shape = from.clone();
     let mut passes = Vec::with_capacity(taps.len());
     for (axis, taps) in taps {
         let (before, inner) = (shape[axis], shape[axis + 1..].iter().product());
         shape[axis] = taps.indices.len() / taps.count;
         let elements = shape.checked_elements().ok_or_else(|| TensorError::TooLarge(shape.clone()))?;
-        passes.push(Pass { from: before, to: shape[axis], inner, elements, taps });
+        passes.push(Pass { from: before, to: shape[axis], inner, elements, taps, outside });
     }
     // All but the last pass write to scratch memory, in turns to one half and the other.
     let half = passes[..passes.len() - 1].iter().map(|pass| pass.elements).max().unwrap_or(0);
@@ -369,6 +475,10 @@ impl Pass {
             for (row, y) in y.chunks_exact_mut(inner).enumerate() {
                 let row = task * rows + row;
                 let (outer, position) = (row / self.to, row % self.to);
+                if self.taps.outside.get(position) == Some(&true) {
+                    y.fill(self.outside);
+                    continue;
+                }
                 let source = |tap: usize| {
                     let start = (outer * self.from + self.taps.indices[position * count + tap]) * inner;
                     (&x[start..start + inner], self.taps.weights[position * count + tap])
@@ -390,7 +500,7 @@ mod tests {
     use crate::{graph::testing::run_op, tensor::Tensor};
 
     fn line(mode: ResizeMode, coordinates: Coordinates, x: &[f32], size: i64) -> Vec<f32> {
-        let op = Resize { mode, coordinates, axes: vec![0], scales: None };
+        let op = Resize::new(mode, coordinates, vec![0]);
         let inputs = [Tensor::from_slice([x.len()], x).unwrap(), Tensor::from_slice([1], &[size]).unwrap()];
         run_op(op, &inputs).unwrap()[0].as_slice::<f32>().unwrap().to_vec()
     }
@@ -405,10 +515,8 @@ mod tests {
         // ONNX's resize_upsample_scales_linear and its align_corners variant, as NHWC.
         let x = Tensor::from_slice([1, 2, 2, 1], &[1.0f32, 2.0, 3.0, 4.0]).unwrap();
         let op = |coordinates| Resize {
-            mode: ResizeMode::Linear,
-            coordinates,
-            axes: vec![1, 2],
             scales: Some(vec![2.0, 2.0]),
+            ..Resize::new(ResizeMode::Linear, coordinates, vec![1, 2])
         };
         let y = run_op(op(Coordinates::HalfPixel), std::slice::from_ref(&x)).unwrap();
         let expected =
@@ -456,14 +564,30 @@ mod tests {
         close(&cubic(false, 4), &[1.0, 2.0, 3.0, 4.0]);
     }
 
+    /// ONNX's resize_downsample_scales_linear_antialias, and a part that reaches beyond the end.
+    #[test]
+    fn antialiasing_and_parts() {
+        let x: Vec<f32> = (1..=16).map(|value| value as f32).collect();
+        let x = Tensor::from_slice([1, 4, 4, 1], &x).unwrap();
+        let op = Resize {
+            scales: Some(vec![0.6, 0.6]),
+            antialias: true,
+            ..Resize::new(ResizeMode::Linear, Coordinates::HalfPixel, vec![1, 2])
+        };
+        let y = run_op(op, &[x]).unwrap();
+        close(y[0].as_slice().unwrap(), &[2.875, 4.5, 9.375, 11.0]);
+        let op = Resize {
+            crop: Some(Crop { ranges: vec![[0.5, 1.5]], outside: 9.0 }),
+            ..Resize::new(ResizeMode::Linear, Coordinates::Crop, vec![0])
+        };
+        let x = Tensor::from_slice([3], &[1.0f32, 2.0, 3.0]).unwrap();
+        let y = run_op(op, &[x, Tensor::from_slice([1], &[5i64]).unwrap()]).unwrap();
+        assert_eq!(y[0].as_slice::<f32>().unwrap(), [2.0, 2.5, 3.0, 9.0, 9.0]);
+    }
+
     #[test]
     fn sizes_must_fit() {
-        let op = Resize {
-            mode: ResizeMode::Nearest(Rounding::Floor),
-            coordinates: Coordinates::Asymmetric,
-            axes: vec![0],
-            scales: None,
-        };
+        let op = Resize::new(ResizeMode::Nearest(Rounding::Floor), Coordinates::Asymmetric, vec![0]);
         let x = Tensor::from_slice([2], &[1u8, 2]).unwrap();
         for sizes in [&[1i64, 1][..], &[0], &[-1], &[i64::MAX]] {
             let sizes = Tensor::from_slice([sizes.len()], sizes).unwrap();

@@ -11,7 +11,7 @@ use crate::{
         cast::Cast,
         gather::Gather,
         grid_sample::{GridSample, Outside, Sampling},
-        resize::{Coordinates, Resize, ResizeMode, Rounding},
+        resize::{Coordinates, Crop, Resize, ResizeMode, Rounding},
     },
     tensor::DType,
 };
@@ -35,21 +35,22 @@ pub(super) fn resize<'a>(i: &mut Import<'a>, n: &Node<'a>) -> Outputs {
         "asymmetric" => Coordinates::Asymmetric,
         "pytorch_half_pixel" => Coordinates::PytorchHalfPixel,
         "tf_half_pixel_for_nn" => Coordinates::TensorflowHalfPixel,
+        "half_pixel_symmetric" => Coordinates::HalfPixelSymmetric,
+        "tf_crop_and_resize" => Coordinates::Crop,
         other => return Err(format!("coordinate_transformation_mode \"{other}\" is not supported").into()),
     };
-    if n.attributes.flag("antialias") {
-        return Err("antialias is not supported".into());
-    }
-    let policy = n.attributes.text("keep_aspect_ratio_policy", "stretch");
-    if policy != "stretch" {
-        return Err(format!("keep_aspect_ratio_policy \"{policy}\" is not supported").into());
-    }
+    let floor = if n.opset < 11 { Rounding::Floor } else { Rounding::PreferFloor };
+    let op = Resize {
+        antialias: n.attributes.flag("antialias"),
+        crop: match coordinates {
+            Coordinates::Crop => Some(crop(i, n)?),
+            _ => None,
+        },
+        ..Resize::new(mode(n, floor)?, coordinates, Vec::new())
+    };
     let scales = match scales {
         Some(scales) if i.known_value(scales).is_some() => known_scales(i, scales)?,
-        Some(scales) if sizes.is_none() => {
-            let floor = if n.opset < 11 { Rounding::Floor } else { Rounding::PreferFloor };
-            return one(scaled(i, n, x, mode(n, floor)?, coordinates, Sizes::Computed(scales))?);
-        }
+        Some(scales) if sizes.is_none() => return one(scaled(i, n, x, op, Sizes::Computed(scales))?),
         _ => None,
     };
     let sizes = match (scales, sizes) {
@@ -60,9 +61,44 @@ pub(super) fn resize<'a>(i: &mut Import<'a>, n: &Node<'a>) -> Outputs {
         },
         (None, None) => return Err("neither scales nor sizes are given".into()),
     };
-    let floor = if n.opset < 11 { Rounding::Floor } else { Rounding::PreferFloor };
-    let mode = mode(n, floor)?;
-    one(scaled(i, n, x, mode, coordinates, sizes)?)
+    one(scaled(i, n, x, op, sizes)?)
+}
+
+/// Starts and ends of the axes, and the value outside.
+fn crop<'a>(i: &mut Import<'a>, n: &Node<'a>) -> Result<Crop, Stop> {
+    let roi = n.tensor(1)?;
+    let roi = i.known_value(roi).ok_or("a part that depends on the request is not supported")?;
+    let bounds: Vec<f32> = roi.as_slice::<f32>().map_err(|_| "the part is no float")?.to_vec();
+    let (starts, ends) = bounds.split_at(bounds.len() / 2);
+    let ranges = starts.iter().zip(ends).map(|(&start, &end)| [start, end]).collect();
+    Ok(Crop { ranges, outside: n.attributes.float("extrapolation_value", 0.0) })
+}
+
+/// One scale for all axes, so that the result fits into the sizes, or covers them.
+fn kept_ratio(
+    n: &Node<'_>,
+    dims: &[Option<usize>],
+    axes: &[i64],
+    sizes: &[i64],
+) -> Result<Option<f32>, Stop> {
+    let smaller = match n.attributes.text("keep_aspect_ratio_policy", "stretch") {
+        "stretch" => return Ok(None),
+        "not_larger" => true,
+        "not_smaller" => false,
+        other => return Err(format!("keep_aspect_ratio_policy \"{other}\" is not supported").into()),
+    };
+    let mut kept: Option<f32> = None;
+    for (&axis, &size) in axes.iter().zip(sizes) {
+        let dim = usize::try_from(axis).ok().and_then(|axis| dims.get(axis).copied().flatten());
+        let dim = dim.filter(|&dim| dim > 0).ok_or("a ratio to keep needs a known shape")?;
+        let scale = size as f32 / dim as f32;
+        kept = Some(match kept {
+            Some(kept) if smaller => kept.min(scale),
+            Some(kept) => kept.max(scale),
+            None => scale,
+        });
+    }
+    Ok(kept)
 }
 
 /// The scales; `None` for the empty tensor that stands for none in version 11 and 12.
@@ -96,9 +132,8 @@ fn scaled<'a>(
     i: &mut Import<'a>,
     n: &Node<'a>,
     x: ValueId,
-    mode: ResizeMode,
-    coordinates: Coordinates,
-    sizes: Sizes,
+    op: Resize,
+    mut sizes: Sizes,
 ) -> Result<ValueId, Stop> {
     let rank = i.rank(x)?;
     let given = match n.attributes.ints("axes") {
@@ -106,6 +141,21 @@ fn scaled<'a>(
         None => (0..rank as i64).collect::<Vec<i64>>(),
     };
     let dims = i.dims(x).unwrap_or_default();
+    let keeps = n.attributes.text("keep_aspect_ratio_policy", "stretch") != "stretch";
+    let kept = match &mut sizes {
+        Sizes::Fixed(sizes) => {
+            let kept = kept_ratio(n, &dims, &given, sizes)?;
+            if let Some(scale) = kept {
+                for (size, &axis) in sizes.iter_mut().zip(&given) {
+                    let dim = usize::try_from(axis).ok().and_then(|axis| dims.get(axis).copied().flatten());
+                    *size = (dim.unwrap_or(0) as f32 * scale + 0.5).floor() as i64;
+                }
+            }
+            kept
+        }
+        Sizes::Computed(_) if keeps => return Err("a ratio to keep needs known sizes".into()),
+        _ => None,
+    };
     // Batch and channels of images stay as they are when their sizes are taken from the input.
     let computed: Vec<bool> = match &sizes {
         Sizes::Computed(sizes) => {
@@ -116,6 +166,7 @@ fn scaled<'a>(
         _ => Vec::new(),
     };
     let stays = |position: usize| match &sizes {
+        _ if op.crop.as_ref().is_some_and(|crop| crop.ranges.get(position) != Some(&[0.0, 1.0])) => false,
         Sizes::Scales(scales) => scales.get(position) == Some(&1.0),
         Sizes::Fixed(sizes) => {
             let axis = given.get(position).and_then(|&axis| usize::try_from(axis).ok());
@@ -135,21 +186,27 @@ fn scaled<'a>(
     };
     let picked: Vec<(f32, i64)> = changed.iter().map(pick).collect::<Option<_>>().ok_or("too few scales")?;
     let images = rank >= 3 && axes.iter().all(|&axis| axis >= 2);
+    let mut op = op;
+    if let Some(crop) = &mut op.crop {
+        let range = |&position: &usize| crop.ranges.get(position).copied();
+        crop.ranges = changed.iter().map(range).collect::<Option<_>>().ok_or("too few bounds of a part")?;
+    }
     let make = |i: &mut Import<'a>, x: ValueId, axes: Vec<i64>| match sizes {
         Sizes::Scales(_) => {
             let scales = Some(picked.iter().map(|(scale, _)| *scale).collect());
-            interpolated(i, Resize { mode, coordinates, axes, scales }, &[x])
+            interpolated(i, Resize { axes, scales, ..op }, &[x])
         }
         Sizes::Fixed(_) => {
             let sizes: Vec<i64> = picked.iter().map(|(_, size)| *size).collect();
             let sizes = i.b.integers(&sizes);
-            interpolated(i, Resize { mode, coordinates, axes, scales: None }, &[x, sizes])
+            let scales = kept.map(|scale| vec![scale; axes.len()]);
+            interpolated(i, Resize { axes, scales, ..op }, &[x, sizes])
         }
         Sizes::Computed(sizes) => {
             let picked: Vec<i64> = changed.iter().map(|&position| position as i64).collect();
             let picked = i.b.integers(&picked);
             let sizes = i.b.push(Gather { axis: 0, batch_dims: 0, negative: false }, &[sizes, picked]);
-            interpolated(i, Resize { mode, coordinates, axes, scales: None }, &[x, sizes])
+            interpolated(i, Resize { axes, ..op }, &[x, sizes])
         }
     };
     if axes.is_empty() {
@@ -167,7 +224,7 @@ fn scaled<'a>(
 /// Interpolation works on `float`.
 fn interpolated(i: &mut Import<'_>, op: Resize, inputs: &[ValueId]) -> ValueId {
     match (op.mode, inputs) {
-        (ResizeMode::Nearest(_), _) => i.b.push(op, inputs),
+        (ResizeMode::Nearest(_), _) if op.crop.is_none() => i.b.push(op, inputs),
         (_, [x]) => math::in_float(i, op, &[*x]),
         (_, _) if i.dtype(inputs[0]) == Some(DType::F32) => i.b.push(op, inputs),
         _ => {
@@ -188,8 +245,8 @@ pub(super) fn upsample<'a>(i: &mut Import<'a>, n: &Node<'a>) -> Outputs {
         Some(scales) => Sizes::Scales(known_scales(i, scales)?.ok_or("scales are missing")?),
         None => Sizes::Scales(n.attributes.floats("scales").to_vec()),
     };
-    let mode = mode(n, Rounding::Floor)?;
-    one(scaled(i, n, x, mode, Coordinates::Asymmetric, scales)?)
+    let op = Resize::new(mode(n, Rounding::Floor)?, Coordinates::Asymmetric, Vec::new());
+    one(scaled(i, n, x, op, scales)?)
 }
 
 /// Images at the positions of a grid.

@@ -58,7 +58,7 @@ pub(super) fn resize(i: &mut Import<'_, '_>, n: &Node<'_>, filter: Filter) -> Ou
     if filter != Filter::Nearest && n.attributes.dtype("T") != Some(DType::F32) {
         x = i.b.push(Cast { to: DType::F32 }, &[x]);
     }
-    one(i.b.push(Resize { mode, coordinates, axes: vec![1, 2], scales: None }, &[x, size]))
+    one(i.b.push(Resize::new(mode, coordinates, vec![1, 2]), &[x, size]))
 }
 
 /// `outputs` picks among positions, scores and their number.
