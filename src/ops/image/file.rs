@@ -36,15 +36,16 @@ pub fn decode_upright(file: &[u8], max_pixels: usize) -> Result<Picture, OpError
             [b'R', b'I', b'F', b'F', ..] => webp_orientation(file),
             _ => 1,
         };
-        Ok(decode(file, max_pixels, true)?.upright(orientation))
+        Ok(decode(file, max_pixels, true, false)?.upright(orientation))
     });
     decoded.unwrap_or_else(|_| Err(OpError::invalid("the image file is damaged")))
 }
 
-/// Decodes a file as it lies; `palettes` says whether those of BMP files count (TensorFlow ignores them).
-pub(super) fn decode(file: &[u8], max_pixels: usize, palettes: bool) -> Result<Picture, OpError> {
+/// Decodes a file as it lies; `palettes` says whether those of BMP files count (TensorFlow ignores them), `grey` that
+/// nothing but the brightness of a JPEG file is wanted.
+pub(super) fn decode(file: &[u8], max_pixels: usize, palettes: bool, grey: bool) -> Result<Picture, OpError> {
     match file {
-        [0xff, 0xd8, 0xff, ..] => jpeg(file, max_pixels),
+        [0xff, 0xd8, 0xff, ..] => jpeg(file, max_pixels, grey),
         [0x89, b'P', b'N', b'G', ..] => png(file, max_pixels),
         [b'B', b'M', ..] => {
             bmp(file, max_pixels, palettes)?.ok_or_else(|| OpError::invalid("Invalid BMP data"))
@@ -65,7 +66,7 @@ fn check_size(height: usize, width: usize, max_pixels: usize) -> Result<(), OpEr
     }
 }
 
-fn jpeg(file: &[u8], max_pixels: usize) -> Result<Picture, OpError> {
+fn jpeg(file: &[u8], max_pixels: usize, grey: bool) -> Result<Picture, OpError> {
     let failed =
         |error: zune_jpeg::errors::DecodeErrors| OpError::invalid(format!("Invalid JPEG data: {error:?}"));
     let options = DecoderOptions::default().set_max_width(MAX_EDGE).set_max_height(MAX_EDGE);
@@ -74,7 +75,7 @@ fn jpeg(file: &[u8], max_pixels: usize) -> Result<Picture, OpError> {
     let info = decoder.info().ok_or_else(|| OpError::invalid("Invalid JPEG data: no header"))?;
     let (height, width) = (usize::from(info.height), usize::from(info.width));
     check_size(height, width, max_pixels)?;
-    let grey = info.components == 1;
+    let grey = grey || info.components == 1;
     let space = if grey { ColorSpace::Luma } else { ColorSpace::RGB };
     decoder.set_options(options.jpeg_set_out_colorspace(space));
     let pixels = decoder.decode().map_err(failed)?;
@@ -266,6 +267,20 @@ impl Picture {
         Self { height, width, channels: c, pixels }
     }
 
+    /// One channel, with libpng's weights: in parts of 2^15, rounded down.
+    pub(super) fn grey(self) -> Self {
+        if self.channels < 3 {
+            return self.with_channels(1);
+        }
+        let weigh = |pixel: &[u8]| {
+            let part =
+                |channel: usize, weight: u32| weight * pixel.get(channel).copied().map_or(0, u32::from);
+            ((part(0, 9_797) + part(1, 19_234) + part(2, 3_737)) >> 15) as u8
+        };
+        let pixels = self.pixels.chunks_exact(self.channels).map(weigh).collect();
+        Self { channels: 1, pixels, ..self }
+    }
+
     /// The same with another number of channels; 0 keeps it.
     pub fn with_channels(self, channels: usize) -> Self {
         if channels == 0 || channels == self.channels {
@@ -283,7 +298,7 @@ impl Picture {
             match channels {
                 1 => {
                     let [red, green, blue] = [red, green, blue].map(u32::from);
-                    // ITU-R BT.601, as libjpeg and libpng weigh the channels.
+                    // ITU-R BT.601, as Pillow weighs the channels.
                     pixels.push(((19_595 * red + 38_470 * green + 7_471 * blue + 32_768) >> 16) as u8);
                 }
                 3 => pixels.extend_from_slice(&[red, green, blue]),

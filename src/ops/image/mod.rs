@@ -44,7 +44,8 @@ impl Operator for DecodeImage {
             if file.starts_with(b"GIF") {
                 return Err(OpError::unsupported("GIF images are not supported"));
             }
-            let image = file::decode(file, MAX_PIXELS, false)?.with_channels(channels);
+            let image = file::decode(file, MAX_PIXELS, false, channels == 1)?;
+            let image = if channels == 1 { image.grey() } else { image.with_channels(channels) };
             let shape = [image.height, image.width, image.channels];
             Ok(vec![match dtype {
                 DType::U16 => {
@@ -100,6 +101,9 @@ mod tests {
         assert_eq!(image.as_slice::<u8>().unwrap(), [255, 0, 0, 10, 20, 30]);
         let image = run(small_png(), 4, DType::F32).unwrap();
         assert_eq!(image.as_slice::<f32>().unwrap()[..4], [1.0, 0.0, 0.0, 1.0]);
+        // As TensorFlow: 76 for red, and 18 for (10, 20, 30).
+        let image = run(small_png(), 1, DType::U8).unwrap();
+        assert_eq!(image.as_slice::<u8>().unwrap(), [76, 18]);
         // Rows stand from the bottom, blue first.
         let image = run(small_bmp(), 3, DType::U8).unwrap();
         assert_eq!(image.shape().to_vec(), [2, 1, 3]);
@@ -119,7 +123,7 @@ mod tests {
             };
             let at = at % file.len();
             file[at] = value;
-            let _ = file::decode(&file, 1 << 20, true);
+            let _ = file::decode(&file, 1 << 20, true, at % 2 == 0);
         }
     }
 }

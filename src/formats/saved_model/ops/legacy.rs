@@ -1,7 +1,7 @@
 //! Control flow of TensorFlow 1: branches and loops without functions.
 //!
 //! A `Merge` takes the branch that the predicate of its `Switch` says; where that is known while
-//! loading only this branch is imported, else both run and one result is kept. A loop is the nodes of
+//! loading only this branch is imported, else both run and one result is kept, so that neither may assign. A loop is the nodes of
 //! a frame: `Enter` -> `Merge` -> `Switch` -> body -> `NextIteration` -> `Merge`, and `Switch` ->
 //! `Exit`; it becomes a `While` when the first of its exits is met.
 
@@ -14,7 +14,10 @@ use crate::{
         tensor_proto::dtype_of,
     },
     graph::ValueId,
-    ops::control::{Choose, While},
+    ops::{
+        Operator,
+        control::{Choose, While},
+    },
     proto::tensorflow::NodeDef,
     tensor::{DType, Tensor},
 };
@@ -47,7 +50,11 @@ pub(super) fn merge(i: &mut Import<'_, '_>, n: &Node<'_>) -> Outputs {
     {
         return Ok(vec![i.fetch_input(n.place, if *known { if_true } else { if_false })?]);
     }
+    let before = i.b.nodes().len();
     let (a, b) = (tensor(i, n.place, if_true)?, tensor(i, n.place, if_false)?);
+    if i.b.nodes()[before.min(i.b.nodes().len())..].iter().any(|node| node.op.assigns()) {
+        return Err("an assignment under a condition that only a call can tell is not supported".into());
+    }
     one(i.b.push(Choose, &[predicate, a, b]))
 }
 
