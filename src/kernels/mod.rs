@@ -54,7 +54,7 @@ pub use norm::RowNorm;
 pub use pack::{BLayout, PackedB, PackedView, pack_into, packed_len};
 pub use pool::{Pool, Pool2d};
 pub use product::Epilogue;
-pub use quantise::Scale;
+pub use quantise::{ByteSum, Scale};
 pub use reduce::{Reduce, ReducePlan};
 pub use table::{Kernels, available, best};
 pub use threads::{Running, Threads};

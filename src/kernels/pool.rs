@@ -141,6 +141,47 @@ impl Kernels {
         Ok(())
     }
 
+    /// Maxima over windows of whole numbers; a window with nothing inside gives the least one.
+    pub fn max_pool_integers<T: Copy + Ord + Send + Sync>(
+        &self,
+        pool: &Pool2d,
+        least: T,
+        x: &[T],
+        out: &mut [T],
+        threads: &Threads,
+    ) -> Result<(), KernelError> {
+        pool.check()?;
+        expect_length(KERNEL, "x", pool.in_elements()?, x.len())?;
+        expect_length(KERNEL, "out", pool.out_elements()?, out.len())?;
+        let line = pool.out_width * pool.channels;
+        let size = pool.in_height * pool.in_width * pool.channels;
+        let work = line.saturating_mul(pool.window[0] * pool.window[1]);
+        let lines_per_task = (256 * 1024usize).div_ceil(work.max(1));
+        threads.for_each_slice(out, lines_per_task.saturating_mul(line), |task, lines| {
+            for (index, out) in lines.chunks_exact_mut(line).enumerate() {
+                let index = task * lines_per_task + index;
+                let (image, y) = (index / pool.out_height, index % pool.out_height);
+                let x = &x[image * size..][..size];
+                let (rows, _) = pool.taps(0, y);
+                for (column, out) in out.chunks_exact_mut(pool.channels).enumerate() {
+                    let (columns, _) = pool.taps(1, column);
+                    out.fill(least);
+                    for row in rows.clone() {
+                        let iy = y * pool.stride[0] + row * pool.dilation[0] - pool.pad_top;
+                        for tap in columns.clone() {
+                            let ix = column * pool.stride[1] + tap * pool.dilation[1] - pool.pad_left;
+                            let from = &x[(iy * pool.in_width + ix) * pool.channels..][..pool.channels];
+                            for (best, &value) in out.iter_mut().zip(from) {
+                                *best = (*best).max(value);
+                            }
+                        }
+                    }
+                }
+            }
+        });
+        Ok(())
+    }
+
     fn pool_line(&self, op: Pool, pool: &Pool2d, x: &[f32], index: usize, out: &mut [f32]) {
         let (image, y) = (index / pool.out_height, index % pool.out_height);
         let size = pool.in_height * pool.in_width * pool.channels;

@@ -1,5 +1,5 @@
 //! Floats to bytes that stand for numbers, and back, by ONNX's rules: `round(x / scale) + zero` with ties to even,
-//! saturated; and `(x - zero) * scale`.
+//! saturated; and `(x - zero) * scale`. And sums and functions of such bytes.
 
 use super::error::{KernelError, expect_length};
 use super::isa::Isa;
@@ -70,6 +70,107 @@ impl Kernels {
             unsafe { (self.dequantise)(scale, from.as_ptr(), piece.as_mut_ptr(), piece.len()) };
         });
         Ok(())
+    }
+}
+
+/// `out = clamp(round((a - a.zero) * a.scale + (b - b.zero) * b.scale) + zero, min, max)`: the sum of two coded tensors,
+/// where the scales are those of the operands divided by that of the result.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct ByteSum {
+    /// The first operand.
+    pub a: Scale,
+    /// The second one.
+    pub b: Scale,
+    /// The byte of the result that stands for 0.
+    pub zero: i32,
+    /// Least value; within -128..=127 for i8 and 0..=255 for u8.
+    pub min: i32,
+    /// Greatest value.
+    pub max: i32,
+}
+
+impl Kernels {
+    /// The sum of two coded tensors of one shape.
+    pub fn add_bytes(
+        &self,
+        sum: ByteSum,
+        a: &[u8],
+        b: &[u8],
+        out: &mut [u8],
+        threads: &Threads,
+    ) -> Result<(), KernelError> {
+        sum.a.check()?;
+        sum.b.check()?;
+        if sum.min > sum.max || sum.zero.unsigned_abs() > 255 || sum.min < -128 || sum.max > 255 {
+            return Err(KernelError::Descriptor {
+                kernel: "add_bytes",
+                argument: "bounds",
+                problem: "do not describe a byte",
+            });
+        }
+        expect_length("add_bytes", "a", out.len(), a.len())?;
+        expect_length("add_bytes", "b", out.len(), b.len())?;
+        let chunk = chunk_of(out.len(), threads);
+        threads.for_each_slice(out, chunk, |index, piece| {
+            let (a, b) = (&a[index * chunk..][..piece.len()], &b[index * chunk..][..piece.len()]);
+            // SAFETY: all pieces have piece.len() elements.
+            unsafe { (self.add_bytes)(&sum, a.as_ptr(), b.as_ptr(), piece.as_mut_ptr(), piece.len()) };
+        });
+        Ok(())
+    }
+
+    /// `out[i] = table[x[i]]`
+    pub fn look_up_bytes(
+        &self,
+        table: &[u8; 256],
+        x: &[u8],
+        out: &mut [u8],
+        threads: &Threads,
+    ) -> Result<(), KernelError> {
+        expect_length("look_up_bytes", "out", x.len(), out.len())?;
+        let chunk = chunk_of(out.len(), threads);
+        threads.for_each_slice(out, chunk, |index, piece| {
+            let from = &x[index * chunk..][..piece.len()];
+            for (y, &x) in piece.iter_mut().zip(from) {
+                *y = table[usize::from(x)];
+            }
+        });
+        Ok(())
+    }
+}
+
+/// # Safety
+/// `a` and `b` must be readable and `out` writable for `length` elements.
+#[inline(always)]
+pub(super) unsafe fn add_bytes<I: Isa>(
+    isa: I,
+    sum: &ByteSum,
+    a: *const u8,
+    b: *const u8,
+    out: *mut u8,
+    length: usize,
+) {
+    // As in `dequantise`.
+    let part = |scale: &Scale| if scale.signed { (128, scale.zero + 128) } else { (0, scale.zero) };
+    let ((a_flip, a_zero), (b_flip, b_zero)) = (part(&sum.a), part(&sum.b));
+    let (a_flip, a_zero) = (isa.splat_int(a_flip), isa.splat_int(a_zero));
+    let (b_flip, b_zero) = (isa.splat_int(b_flip), isa.splat_int(b_zero));
+    let (a_scale, b_scale) = (isa.splat(sum.a.scale), isa.splat(sum.b.scale));
+    let (low, high) = ((sum.min - sum.zero) as f32, (sum.max - sum.zero) as f32);
+    let zero = isa.splat_int(sum.zero);
+    let mut index = 0;
+    while index < length {
+        let count = (length - index).min(I::LANES);
+        // SAFETY: `count` elements remain at `index`.
+        unsafe {
+            let a = isa.sub_int(isa.xor(isa.load_bytes(a.add(index), count), a_flip), a_zero);
+            let b = isa.sub_int(isa.xor(isa.load_bytes(b.add(index), count), b_flip), b_zero);
+            let value = isa.mul(isa.int_to_float(b), b_scale);
+            let value = isa.add(isa.mul(isa.int_to_float(a), a_scale), value);
+            let bounded = math::clamp(isa, isa.round(value), low, high);
+            isa.store_bytes(out.add(index), isa.add_int(isa.to_int(bounded), zero), count);
+        }
+        index += I::LANES;
     }
 }
 
@@ -156,6 +257,41 @@ mod tests {
             let mut out = [7];
             kernels.quantise(good, &[f32::NAN], &mut out, &Threads::single()).unwrap();
             assert_eq!(out, [0]);
+        }
+    }
+
+    #[test]
+    fn sums_and_functions_of_bytes() {
+        let bytes: Vec<u8> = (0..200u32).map(|index| (index * 89 % 256) as u8).collect();
+        let table: [u8; 256] = std::array::from_fn(|index| 255 - index as u8);
+        for kernels in available() {
+            for length in [0, 1, 15, 16, 17, 200] {
+                for (signed, zero, min, max) in
+                    [(false, 3, 0, 255), (true, -5, -128, 127), (false, 0, 10, 90)]
+                {
+                    let a = Scale { signed, scale: 0.5, zero: 7 };
+                    let b = Scale { signed: !signed, scale: 0.25, zero: 0 };
+                    let wide = |scale: Scale, byte: u8| {
+                        let value = if scale.signed { i32::from(byte as i8) } else { i32::from(byte) };
+                        (value - scale.zero) as f32 * scale.scale
+                    };
+                    let (x, y) = (&bytes[..length], &bytes[200 - length..]);
+                    let mut out = vec![7; length];
+                    let sum = ByteSum { a, b, zero, min, max };
+                    kernels.add_bytes(sum, x, y, &mut out, &Threads::new(2)).unwrap();
+                    for index in 0..length {
+                        let exact = wide(a, x[index]) + wide(b, y[index]);
+                        let expected = (exact.round_ties_even() as i32 + zero).clamp(min, max);
+                        assert_eq!(out[index], expected as u8, "{kernels:?}");
+                    }
+                    kernels.look_up_bytes(&table, x, &mut out, &Threads::single()).unwrap();
+                    assert!(out.iter().zip(x).all(|(y, x)| *y == 255 - x));
+                    let bad = ByteSum { min: 300, ..sum };
+                    assert!(kernels.add_bytes(bad, x, y, &mut out, &Threads::single()).is_err());
+                    let long = [0; 201];
+                    assert!(kernels.add_bytes(sum, &long, y, &mut out, &Threads::single()).is_err());
+                }
+            }
         }
     }
 }

@@ -175,6 +175,7 @@ pub mod pad;
 pub mod pool;
 pub mod quant;
 pub mod quantized;
+pub mod quantized_elements;
 pub mod recurrent;
 pub mod reduce;
 pub mod resize;
@@ -235,7 +236,7 @@ ops! {
     list::Reserve,
     list::SetItem,
     list::PushBack,
-    quantized::QuantizedConv, quantized::QuantizedMatMul,
+    quantized::QuantizedConv, quantized::QuantizedMatMul, quantized_elements::QuantizedAdd, quantized_elements::QuantizedTable,
 }
 
 /// Elements that an operator may make out of numbers in its inputs: a few bytes can ask for any amount.

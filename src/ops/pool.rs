@@ -3,7 +3,7 @@
 use super::{Fact, Inferred, Lower, OpError, Operator, Padding, Step, expect_inputs, volume, window::Axis};
 use crate::{
     kernels::{Pool as Kind, Pool2d},
-    tensor::{DType, Shape},
+    tensor::{DType, Shape, buffer::Plain},
 };
 use serde::{Deserialize, Serialize};
 
@@ -19,7 +19,7 @@ pub enum PoolKind {
     },
 }
 
-/// Pools `x [n, spatial.., c]`, `F32`, over one to three spatial dimensions.
+/// Pools `x [n, spatial.., c]` over one to three spatial dimensions: `F32`, and maxima over one or two of `U8` and `I8`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Pool {
     /// What a window becomes.
@@ -90,11 +90,12 @@ impl Operator for Pool {
     fn infer(&self, inputs: &[Fact]) -> Result<Inferred, OpError> {
         expect_inputs(inputs, 1..=1)?;
         let x = &inputs[0];
-        if x.dtype != DType::F32 {
+        let bytes = matches!(x.dtype, DType::U8 | DType::I8) && self.kind == PoolKind::Max;
+        let (geometry, shape) = self.geometry(x)?;
+        if x.dtype != DType::F32 && !(bytes && matches!(geometry, Geometry::Image(_))) {
             return Err(OpError::unsupported(format!("pooling of {} is not supported", x.dtype)));
         }
-        let (_, shape) = self.geometry(x)?;
-        Ok(Inferred::one(DType::F32, shape))
+        Ok(Inferred::one(x.dtype, shape))
     }
 
     fn lower(&self, cx: &Lower<'_>) -> Result<Step, OpError> {
@@ -109,12 +110,25 @@ impl Operator for Pool {
             PoolKind::Max => Kind::Max,
             PoolKind::Average { .. } => Kind::Average,
         };
+        match cx.inputs[0].dtype {
+            DType::U8 => return Ok(maxima::<u8>(pool, u8::MIN)),
+            DType::I8 => return Ok(maxima::<i8>(pool, i8::MIN)),
+            _ => {}
+        }
         Ok(Step::arena(move |io| {
             let (x, out) = (io.input(0)?, io.next_output()?);
             let cx = io.context();
             Ok(cx.kernels.pool2d(kind, &pool, x, out, cx.threads)?)
         }))
     }
+}
+
+fn maxima<T: Plain + Ord + Send + Sync + 'static>(pool: Pool2d, least: T) -> Step {
+    Step::arena(move |io| {
+        let (x, out) = (io.input::<T>(0)?, io.next_output()?);
+        let cx = io.context();
+        Ok(cx.kernels.max_pool_integers(&pool, least, x, out, cx.threads)?)
+    })
 }
 
 #[cfg(test)]
@@ -139,6 +153,11 @@ mod tests {
         let signal = Tensor::from_slice([1, 4, 1], &[1.0f32, 3.0, -2.0, -4.0]).unwrap();
         let op = Pool { window: vec![2], strides: vec![], ..pool(PoolKind::Max, Padding::Valid) };
         assert_eq!(run_op(op, &[signal]).unwrap()[0].as_slice::<f32>().unwrap(), [3.0, 3.0, -2.0]);
+        let bytes = Tensor::from_slice([1, 2, 3, 1], &[1i8, -3, 2, -5, -7, -6]).unwrap();
+        let run = |padding| run_op(pool(PoolKind::Max, padding), &[bytes.clone()]).unwrap().remove(0);
+        assert_eq!(run(Padding::SameUpper).as_slice::<i8>().unwrap(), [1, 2]);
+        assert_eq!(run(Padding::Valid).as_slice::<i8>().unwrap(), [1]);
+        assert!(run_op(pool(average(false), Padding::Valid), &[bytes]).is_err());
         let flat = Tensor::from_slice([2, 2], &[0.0f32; 4]).unwrap();
         assert!(run_op(pool(PoolKind::Max, Padding::Valid), &[flat]).is_err());
     }

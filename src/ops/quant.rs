@@ -2,7 +2,10 @@
 //! one for each position along an axis, or one for each block of positions along it.
 
 use super::{Fact, Inferred, Io, Lower, OpError, Operator, Step, expect_inputs, mapping::axis_of};
-use crate::tensor::{DType, buffer::Plain};
+use crate::{
+    kernels::Scale,
+    tensor::{DType, buffer::Plain},
+};
 use serde::{Deserialize, Serialize};
 
 /// `saturate(round(x / scale) + zero)`, halves to even. Inputs: `x` (`float`), the scale (`float`), and
@@ -71,6 +74,12 @@ impl Places {
         }
     }
 
+    /// Elements behind each other that share a scale, when there are enough of them for vectors.
+    fn run(&self) -> Option<usize> {
+        let run = if self.dim == 1 { usize::MAX } else { self.inner };
+        (!self.blocked && run >= VECTOR).then_some(run)
+    }
+
     /// The position of the scale of element `at`.
     fn of(&self, at: usize) -> usize {
         let position = at / self.inner % self.dim;
@@ -83,6 +92,9 @@ impl Places {
         }
     }
 }
+
+/// Shorter runs are faster one by one.
+const VECTOR: usize = 8;
 
 trait Narrow: Plain + 'static {
     fn widen(self) -> f64;
@@ -123,6 +135,9 @@ impl Operator for Quantize {
         let places = Places::new(cx.inputs, self.axis)?;
         let given = cx.inputs.len() > 2;
         Ok(match self.dtype {
+            DType::U8 | DType::I8 if places.run().is_some() => {
+                quantize_runs(places, given, self.dtype == DType::I8)
+            }
             DType::U8 => quantize::<u8>(places, given),
             DType::I8 => quantize::<i8>(places, given),
             DType::U16 => quantize::<u16>(places, given),
@@ -145,6 +160,45 @@ fn quantize<T: Narrow>(places: Places, given: bool) -> Step {
     })
 }
 
+/// The bytes in pieces that share a scale, with that scale.
+fn each_run(
+    io: &mut Io<'_>,
+    places: Places,
+    zero: Option<usize>,
+    signed: bool,
+    length: usize,
+    mut body: impl FnMut(std::ops::Range<usize>, Scale) -> Result<(), OpError>,
+) -> Result<(), OpError> {
+    let scales = io.input::<f32>(1)?;
+    let zeros = zero.map(|zero| io.input::<u8>(zero)).transpose()?;
+    let run = places.run().unwrap_or(length).min(length).max(1);
+    for (index, start) in (0..length).step_by(run).enumerate() {
+        let place = index % places.dim;
+        let zero = zeros.map_or(0, |zeros| zeros[place]);
+        let zero = if signed { i32::from(zero as i8) } else { i32::from(zero) };
+        body(start..(start + run).min(length), Scale { signed, scale: scales[place], zero })?;
+    }
+    Ok(())
+}
+
+fn quantize_runs(places: Places, given: bool, signed: bool) -> Step {
+    Step::arena(move |io: &mut Io<'_>| {
+        let (x, y, context) = (io.input::<f32>(0)?, io.next_output::<u8>()?, io.context());
+        each_run(io, places, given.then_some(2), signed, x.len(), |run, scale| {
+            Ok(context.kernels.quantise(scale, &x[run.clone()], &mut y[run], context.threads)?)
+        })
+    })
+}
+
+fn dequantize_runs(places: Places, given: bool, signed: bool) -> Step {
+    Step::arena(move |io: &mut Io<'_>| {
+        let (x, y, context) = (io.input::<u8>(0)?, io.next_output::<f32>()?, io.context());
+        each_run(io, places, given.then_some(2), signed, x.len(), |run, scale| {
+            Ok(context.kernels.dequantise(scale, &x[run.clone()], &mut y[run], context.threads)?)
+        })
+    })
+}
+
 impl Operator for Dequantize {
     fn infer(&self, inputs: &[Fact]) -> Result<Inferred, OpError> {
         expect_inputs(inputs, 2..=3)?;
@@ -162,6 +216,9 @@ impl Operator for Dequantize {
         let places = Places::new(cx.inputs, self.axis)?;
         let (dtype, given) = (cx.inputs[0].dtype, cx.inputs.len() > 2);
         Ok(match dtype {
+            DType::U8 | DType::I8 if places.run().is_some() => {
+                dequantize_runs(places, given, dtype == DType::I8)
+            }
             DType::U8 => dequantize::<u8>(places, given),
             DType::I8 => dequantize::<i8>(places, given),
             DType::U16 => dequantize::<u16>(places, given),
@@ -200,6 +257,24 @@ mod tests {
         let x = Tensor::from_slice([4], &[0u8, 3, 128, 255]).unwrap();
         let y = run_op(Dequantize { axis: 1 }, &[x, scale, zero]).unwrap();
         assert_eq!(y[0].as_slice::<f32>().unwrap(), [-256.0, -250.0, 0.0, 254.0]);
+    }
+
+    /// Rows long enough for vectors, each with a scale of its own.
+    #[test]
+    fn rows_of_their_own_scales() {
+        let x: Vec<f32> = (0..60).map(|index| index as f32 - 30.0).collect();
+        let x = Tensor::from_slice([2, 3, 10], &x).unwrap();
+        let scale = Tensor::from_slice([3], &[1.0f32, 2.0, 0.5]).unwrap();
+        let zero = Tensor::from_slice([3], &[0i8, -1, 5]).unwrap();
+        let y = run_op(Quantize { axis: 1, dtype: DType::I8 }, &[x, scale.clone(), zero.clone()]).unwrap();
+        let bytes = y[0].as_slice::<i8>().unwrap();
+        for (index, &byte) in bytes.iter().enumerate() {
+            let (scale, zero) = [(1.0, 0.0), (2.0, -1.0), (0.5, 5.0)][index / 10 % 3];
+            let exact = ((index as f32 - 30.0) / scale).round_ties_even() + zero;
+            assert_eq!(byte, exact as i8);
+        }
+        let back = run_op(Dequantize { axis: 1 }, &[y[0].clone(), scale, zero]).unwrap();
+        assert_eq!(back[0].as_slice::<f32>().unwrap()[10..14], [-20.0, -20.0, -18.0, -16.0]);
     }
 
     #[test]
