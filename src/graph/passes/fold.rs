@@ -11,14 +11,25 @@ use crate::{
 /// spells out in a few operators may be huge.
 const MAX_GROWTH: usize = 64 << 20;
 
-/// The same graph with constants for nodes whose inputs are constants.
-pub(super) fn fold_constants(mut graph: Graph, machine: &Machine<'_>) -> Graph {
+/// The same graph with constants for nodes whose inputs are constants. Where anything is quantised, dequantised weights
+/// stay as they are for the products of bytes.
+pub(super) fn fold_constants(graph: Graph, machine: &Machine<'_>) -> Graph {
+    let coded = graph.nodes.iter().any(|node| matches!(node.op, Op::Quantize(_)));
+    fold(graph, machine, |op| !(coded && matches!(op, Op::Dequantize(_))))
+}
+
+/// The same without an exception.
+pub(super) fn fold_all_constants(graph: Graph, machine: &Machine<'_>) -> Graph {
+    fold(graph, machine, |_| true)
+}
+
+fn fold(mut graph: Graph, machine: &Machine<'_>, wanted: impl Fn(&Op) -> bool) -> Graph {
     let mut budget = MAX_GROWTH;
     let nodes = std::mem::take(&mut graph.nodes);
     for node in nodes {
         let inputs = node.inputs.iter().map(|value| graph.constants.get(value).cloned());
         let inputs = inputs.collect::<Option<Vec<Tensor>>>();
-        let folded = inputs.filter(|_| may_fold(&node.op)).and_then(|inputs| {
+        let folded = inputs.filter(|_| may_fold(&node.op) && wanted(&node.op)).and_then(|inputs| {
             let facts: Vec<Fact> = inputs.iter().cloned().map(Fact::known).collect();
             let Ok(Inferred::Facts(outputs)) = node.op.infer(&facts) else { return None };
             let bytes = |fact: &Fact| {

@@ -14,6 +14,7 @@ mod fold;
 mod layer_norm;
 mod layout;
 mod pad;
+mod quantized;
 mod shapes;
 
 pub use clean::clean;
@@ -28,8 +29,13 @@ pub fn simplify(graph: Graph) -> Graph {
 /// What a graph goes through before it is planned for kernels.
 pub(super) fn optimize(graph: Graph, machine: &Machine<'_>) -> Graph {
     let graph = clean(fold::fold_constants(clean(graph), machine));
+    let coded = quantized::is_quantized(&graph);
     let graph = clean(layer_norm::find_layer_norms(activations::find_activations(graph), machine));
-    let graph = clean(layout::sink_transposes(graph, machine));
+    let mut graph = clean(layout::sink_transposes(graph, machine));
+    if coded {
+        graph = quantized::find_quantized(graph, machine);
+        graph = clean(fold::fold_all_constants(graph, machine));
+    }
     let graph = clean(attention::find_attention(graph, machine));
     let graph = pad::fuse_pads(affine::fuse_affine(graph, machine));
     clean(epilogue::fuse_epilogues(graph, machine))

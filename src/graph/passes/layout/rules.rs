@@ -15,6 +15,22 @@ impl Pass<'_> {
                 let (base, perm) = self.first(node)?;
                 self.apply(node, node.op.clone(), vec![base], &perm)
             }
+            Op::Quantize(_) | Op::Dequantize(_) | Op::QuantizedTable(_) => {
+                let (base, perm) = self.first(node)?;
+                let one =
+                    |scale: &ValueId| self.graph.constants.get(scale).is_some_and(|scale| scale.len() == 1);
+                let table = matches!(node.op, Op::QuantizedTable(_));
+                if !table && !node.inputs.get(1).is_some_and(one) {
+                    return None;
+                }
+                self.with_others(node, node.op.clone(), base, &perm)
+            }
+            Op::QuantizedAdd(_) => {
+                let (base, perm) = self.first(node)?;
+                let lazy = self.lazy.get(node.inputs.get(1)?).filter(|lazy| lazy.perm == perm)?;
+                let other = lazy.base;
+                self.apply(node, node.op.clone(), vec![base, other], &perm)
+            }
             Op::Binary(_) | Op::Compare(_) | Op::Logical(_) | Op::Select(_) => self.element_by_element(node),
             Op::Concat(concat) => {
                 let perm = self.common(&node.inputs)?;
