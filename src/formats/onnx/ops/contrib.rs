@@ -41,6 +41,8 @@ pub(super) const MICROSOFT: &[(&str, Row)] = &[
     ("DequantizeLinear", quant::dequantize),
     ("DynamicQuantizeMatMul", quant::dynamic_quantize_mat_mul),
     ("MatMulIntegerToFloat", quant::mat_mul_integer_to_float),
+    ("QGemm", quant::q_gemm),
+    ("QLinearConcat", quant::q_concat),
     ("QLinearAdd", |i, n| quant::q_linear(i, n, 2, |i, x| Ok(i.b.push(Binary(B::Add), x)))),
     ("QLinearMul", |i, n| quant::q_linear(i, n, 2, |i, x| Ok(i.b.push(Binary(B::Mul), x)))),
     ("QLinearSigmoid", |i, n| quant::q_linear(i, n, 1, |i, x| Ok(i.b.push(Unary(U::Sigmoid), x)))),

@@ -16,6 +16,7 @@ use crate::{
         binary::Binary,
         cast::Cast,
         conv::Conv,
+        join::Concat,
         matmul::MatMul,
         quant::{Dequantize, Quantize},
         quantized::{QuantizedConv, QuantizedMatMul, Requantize},
@@ -111,9 +112,72 @@ fn integer_product(
     (a, a_zero): (ValueId, Option<ValueId>),
     (b, b_zero): (ValueId, Option<ValueId>),
 ) -> ValueId {
+    if let Some(product) = byte_product(i, (a, a_zero), (b, b_zero)) {
+        return product;
+    }
     let a = centred(i, a, a_zero, DType::I32, Some(&[-1, 1]));
     let b = centred(i, b, b_zero, DType::I32, None);
     math::product(i, a, b)
+}
+
+/// The same by the kernel for bytes: weights known and around 0, one zero point for all of `a`, which may be known to a run
+/// only. What it adds to the sums is then taken away: it times the sum of each column.
+fn byte_product(
+    i: &mut Import<'_>,
+    (a, a_zero): (ValueId, Option<ValueId>),
+    (b, b_zero): (ValueId, Option<ValueId>),
+) -> Option<ValueId> {
+    if !matches!(i.dtype(a), Some(DType::U8 | DType::I8)) {
+        return None;
+    }
+    let zeros = match b_zero {
+        Some(zero) => constant(i, zero)?.to_i64_vec().ok()?,
+        None => vec![0],
+    };
+    let weights = signed_weights(constant(i, b)?, &zeros)?;
+    let &[rows, columns] = &weights.shape()[..] else { return None };
+    if rows > MAX_DEPTH || rows == 0 {
+        return None;
+    }
+    let (known, later) = match a_zero {
+        None => (0, None),
+        Some(zero) => match constant(i, zero).map(|zero| zero.to_i64_vec()) {
+            Some(Ok(zero)) => match zero.as_slice() {
+                &[zero] => (i32::try_from(zero).ok()?, None),
+                _ => return None,
+            },
+            Some(Err(_)) => return None,
+            None => {
+                let one = i.dims(zero)?.iter().all(|dim| *dim == Some(1));
+                (0, one.then_some(zero).map(Some)?)
+            }
+        },
+    };
+    let mut sums = vec![0i32; columns];
+    for row in weights.as_slice::<i8>().ok()?.chunks_exact(columns.max(1)) {
+        sums.iter_mut().zip(row).for_each(|(sum, &weight)| *sum += i32::from(weight));
+    }
+    let sums = Tensor::from_slice([columns], &sums).ok()?;
+    let (weights, factors) = (i.b.constant(weights), Tensor::from_slice([1], &[1.0f32]).ok()?);
+    let factors = i.b.constant(factors);
+    let requantize = Requantize { x_zero: known, output: DType::I32, y_zero: 0, bounds: None };
+    let y = i.b.push(QuantizedMatMul { bias: false, requantize }, &[a, weights, factors]);
+    let Some(zero) = later else { return Some(y) };
+    let (zero, sums) = (cast(i, zero, DType::I32), i.b.constant(sums));
+    let zero = i.b.push(Binary(B::Mul), &[zero, sums]);
+    Some(i.b.push(Binary(B::Sub), &[y, zero]))
+}
+
+/// Weights around 0; those around 128 are signed ones around 0.
+fn signed_weights(weights: Tensor, zeros: &[i64]) -> Option<Tensor> {
+    match weights.dtype() {
+        DType::I8 if zeros.iter().all(|&zero| zero == 0) => Some(weights),
+        DType::U8 if zeros.iter().all(|&zero| zero == 128) => {
+            let signed = weights.as_slice::<u8>().ok()?.iter().map(|&w| (w ^ 0x80) as i8);
+            Tensor::from_slice(weights.shape().clone(), &signed.collect::<Vec<_>>()).ok()
+        }
+        _ => None,
+    }
 }
 
 pub(super) fn mat_mul_integer<'a>(i: &mut Import<'a>, n: &Node<'a>) -> Outputs {
@@ -160,6 +224,9 @@ pub(super) fn q_linear_mat_mul<'a>(i: &mut Import<'a>, n: &Node<'a>) -> Outputs 
     one(quantized(i, y, scale, Some(zero), dtype, -1))
 }
 
+/// Rows of weights, at most: their sums must fit into 32 bits.
+const MAX_DEPTH: usize = 1 << 16;
+
 /// The operands of a product of integers, as ONNX has them.
 struct Quantised {
     x: ValueId,
@@ -199,16 +266,7 @@ impl Quantised {
         };
         let factors: Vec<f32> = w_scale.as_slice::<f32>().ok()?.iter().map(|w| x_scale * w / scale).collect();
         let (weights, w_zero) = (constant(i, self.w)?, constant(i, self.w_zero)?.to_i64_vec().ok()?);
-        // Weights around 128 are signed ones around 0.
-        let weights = match weights.dtype() {
-            DType::I8 if w_zero.iter().all(|&zero| zero == 0) => weights,
-            DType::U8 if w_zero.iter().all(|&zero| zero == 128) => {
-                let signed: Vec<i8> =
-                    weights.as_slice::<u8>().ok()?.iter().map(|&w| w.wrapping_sub(128) as i8).collect();
-                Tensor::from_slice(weights.shape().clone(), &signed).ok()?
-            }
-            _ => return None,
-        };
+        let weights = signed_weights(weights, &w_zero)?;
         let bias = match self.bias {
             Some(bias) => Some(constant(i, bias).filter(|bias| bias.dtype() == DType::I32)?),
             None => None,
@@ -343,6 +401,45 @@ pub(super) fn q_linear<'a>(
     let y = function(i, &wide)?;
     let dtype = dtype.ok_or("the type of the result cannot be told")?;
     one(quantized(i, y, scale, zero, dtype, 0))
+}
+
+/// `com.microsoft`: a product of dequantised matrices plus a bias of the products' scale, quantised where an output scale
+/// is given.
+pub(super) fn q_gemm<'a>(i: &mut Import<'a>, n: &Node<'a>) -> Outputs {
+    if n.attributes.float("alpha", 1.0) != 1.0 {
+        return Err("alpha other than 1 is not supported".into());
+    }
+    let (a_scale, b_scale) = (n.tensor(1)?, n.tensor(4)?);
+    let (a, b, a_zero, b_zero) = (n.tensor(0)?, n.tensor(3)?, n.optional(2)?, n.optional(5)?);
+    let transpose_b = n.attributes.flag("transB");
+    let x = dequantized(i, a, a_scale, a_zero, 0);
+    let w = dequantized(i, b, b_scale, b_zero, if transpose_b { 0 } else { 1 });
+    let op = MatMul { transpose_a: n.attributes.flag("transA"), transpose_b, ..MatMul::default() };
+    let mut y = i.b.push(op, &[x, w]);
+    if let Some(bias) = n.optional(6)? {
+        let factor = i.b.push(Binary(B::Mul), &[a_scale, b_scale]);
+        let factor = i.folded(factor);
+        let bias = dequantized(i, bias, factor, None, -1);
+        y = i.b.push(Binary(B::Add), &[y, bias]);
+    }
+    let Some(scale) = n.optional(7)? else { return one(y) };
+    let zero = n.optional(8)?;
+    let dtype = zero.or(Some(a)).and_then(|zero| i.dtype(zero));
+    let dtype = dtype.ok_or("the type of the result cannot be told")?;
+    one(quantized(i, y, scale, zero, dtype, 0))
+}
+
+/// `com.microsoft`: parts with scale and zero point each; those of the result come first.
+pub(super) fn q_concat<'a>(i: &mut Import<'a>, n: &Node<'a>) -> Outputs {
+    let (scale, zero) = (n.tensor(0)?, n.tensor(1)?);
+    let dtype = i.dtype(zero).ok_or("the type of the zero point cannot be told")?;
+    let mut parts = Vec::new();
+    for part in (2..n.inputs.len()).step_by(3) {
+        let (x, scale, zero) = (n.tensor(part)?, n.tensor(part + 1)?, n.optional(part + 2)?);
+        parts.push(dequantized(i, x, scale, zero, 0));
+    }
+    let y = i.b.push(Concat { axis: n.attributes.int("axis", 0) }, &parts);
+    one(quantized(i, y, scale, Some(zero), dtype, 0))
 }
 
 /// `com.microsoft`: the product of integers times the scales, plus a bias.
