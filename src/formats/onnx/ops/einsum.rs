@@ -1,4 +1,4 @@
-//! Einstein sums: the labels of `...` are written out here, the rest is [`einsum`].
+//! Einstein sums: the labels of `...` are written out here, the rest is [`crate::formats::einsum`].
 
 use super::{Outputs, one};
 use crate::{

@@ -1,4 +1,4 @@
-//! Einstein sums: the dimensions of `...`, whose number may not be known, become one; the rest is [`einsum`].
+//! Einstein sums: the dimensions of `...`, whose number may not be known, become one; the rest is [`crate::formats::einsum`].
 
 use super::{Outputs, arrays, one};
 use crate::{
