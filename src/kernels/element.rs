@@ -43,6 +43,9 @@ pub trait Number: Copy + PartialOrd + Send + Sync + Default + std::fmt::Debug + 
     fn to_f64(self) -> f64;
     /// From f64: floats round, integers truncate and saturate.
     fn from_f64(value: f64) -> Self;
+    /// An integer in whose order the numbers are: both zeros are equal, NaN is above all. With it one sort serves
+    /// every type.
+    fn order_key(self) -> u64;
 
     /// `out[i] = op(a[i], b[i])`, where `a` and `b` are as long as `out` or have one element that stands for all.
     #[doc(hidden)]
@@ -105,6 +108,11 @@ macro_rules! integer {
             #[inline(always)]
             fn from_f64(value: f64) -> $type {
                 value as $type
+            }
+            #[inline(always)]
+            fn order_key(self) -> u64 {
+                // The distance from the type's least value, which is negative or zero.
+                (self as u64).wrapping_sub($type::MIN as u64)
             }
             fn binary_row(
                 _: &Kernels,
@@ -170,6 +178,16 @@ macro_rules! float {
             #[inline(always)]
             fn from_f64(value: f64) -> $type {
                 <$type as FromF64>::from_f64(value)
+            }
+            #[inline(always)]
+            fn order_key(self) -> u64 {
+                // Every float type is exact in f64; adding zero makes -0 zero.
+                let bits = (f64::from(self) + 0.0).to_bits();
+                match bits >> 63 {
+                    _ if self.is_nan() => u64::MAX,
+                    0 => bits | 1 << 63,
+                    _ => !bits,
+                }
             }
             fn binary_row(
                 $kernels: &Kernels,
@@ -249,5 +267,28 @@ impl Truth for u8 {
     }
     fn get(self) -> bool {
         self != 0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ascend<T: Number>(values: &[T]) {
+        let keys: Vec<u64> = values.iter().map(|value| value.order_key()).collect();
+        assert!(keys.is_sorted_by(|a, b| a < b), "{}: {keys:?}", T::NAME);
+    }
+
+    #[test]
+    fn order_keys_are_in_the_order_of_the_numbers() {
+        ascend(&[i8::MIN, -1, 0, 1, i8::MAX]);
+        ascend(&[i64::MIN, -1, 0, 1, i64::MAX]);
+        ascend(&[0, 1, u8::MAX]);
+        ascend(&[0, 1, 1 << 63, u64::MAX]);
+        ascend(&[f32::NEG_INFINITY, -1e30, -1e-40, 0.0, 1e-40, 1.0, f32::INFINITY, f32::NAN]);
+        ascend(&[f64::NEG_INFINITY, f64::MIN, -5e-324, 0.0, 5e-324, 1.0, f64::INFINITY, f64::NAN]);
+        ascend(&[f16::NEG_INFINITY, f16::from_f32(-0.5), f16::ZERO, f16::MAX, f16::NAN]);
+        assert_eq!((-0.0f32).order_key(), 0.0f32.order_key());
+        assert_eq!((-f64::NAN).order_key(), f64::NAN.order_key());
     }
 }

@@ -32,23 +32,20 @@ impl Operator for Cast {
             return Ok(Step::alias());
         }
         let unsupported = || OpError::unsupported(format!("Cast {from} to {} is not supported", self.to));
-        match from {
-            DType::Bool => read::<Bool>(self.to),
-            DType::U8 => read::<u8>(self.to),
-            DType::U16 => read::<u16>(self.to),
-            DType::U32 => read::<u32>(self.to),
-            DType::U64 => read::<u64>(self.to),
-            DType::I8 => read::<i8>(self.to),
-            DType::I16 => read::<i16>(self.to),
-            DType::I32 => read::<i32>(self.to),
-            DType::I64 => read::<i64>(self.to),
-            DType::F16 => read::<f16>(self.to),
-            DType::BF16 => read::<bf16>(self.to),
-            DType::F32 => read::<f32>(self.to),
-            DType::F64 => read::<f64>(self.to),
-            _ => None,
+        if let Some(step) = direct(from, self.to) {
+            return Ok(step);
         }
-        .ok_or_else(unsupported)
+        let (Some(read), Some(write)) = (reader(from), writer(self.to)) else { return Err(unsupported()) };
+        let (from, to) = (from.size().unwrap_or(1), self.to.size().unwrap_or(1));
+        Ok(Step::arena(move |io| {
+            let (x, y) = (io.input::<u8>(0)?, io.next_output::<u8>()?);
+            let mut wide = [Wide::Integer(0); CHUNK];
+            for (x, y) in x.chunks(CHUNK * from).zip(y.chunks_mut(CHUNK * to)) {
+                read(x, &mut wide);
+                write(&wide, y);
+            }
+            Ok(())
+        }))
     }
 }
 
@@ -103,88 +100,121 @@ enum Wide {
     Float(f64),
 }
 
+/// Numbers widened at a time.
+const CHUNK: usize = 64;
+
+type Reader = fn(&[u8], &mut [Wide; CHUNK]);
+type Writer = fn(&[Wide; CHUNK], &mut [u8]);
+
 trait Number: Copy + 'static {
     type Stored: Plain + 'static;
     fn widen(stored: Self::Stored) -> Wide;
     fn narrow(wide: Wide) -> Self::Stored;
+    /// [`Number::widen`] of stored numbers in the machine's byte order.
+    fn read(x: &[u8], wide: &mut [Wide; CHUNK]);
+    /// [`Number::narrow`] into them.
+    fn write(wide: &[Wide; CHUNK], y: &mut [u8]);
+}
+
+macro_rules! numbers {
+    ($($t:ty as $stored:ty: |$value:ident| $widen:expr, |$integer:ident| $from_integer:expr, |$float:ident| $from_float:expr;)*) => {$(
+        impl Number for $t {
+            type Stored = $stored;
+            #[inline(always)]
+            fn widen($value: $stored) -> Wide {
+                $widen
+            }
+            #[inline(always)]
+            fn narrow(wide: Wide) -> $stored {
+                match wide {
+                    Wide::Integer($integer) => $from_integer,
+                    Wide::Float($float) => $from_float,
+                }
+            }
+            fn read(x: &[u8], wide: &mut [Wide; CHUNK]) {
+                for (x, wide) in x.as_chunks().0.iter().zip(wide) {
+                    *wide = Self::widen(<$stored>::from_ne_bytes(*x));
+                }
+            }
+            fn write(wide: &[Wide; CHUNK], y: &mut [u8]) {
+                for (wide, y) in wide.iter().zip(y.as_chunks_mut().0) {
+                    *y = Self::narrow(*wide).to_ne_bytes();
+                }
+            }
+        }
+    )*};
 }
 
 macro_rules! integers {
-    ($($t:ty),*) => {$(
-        impl Number for $t {
-            type Stored = $t;
-            #[inline]
-            fn widen(stored: $t) -> Wide {
-                Wide::Integer(i128::from(stored))
-            }
-            #[inline]
-            fn narrow(wide: Wide) -> $t {
-                match wide {
-                    Wide::Integer(value) => value as $t,
-                    Wide::Float(value) => value as $t,
-                }
-            }
-        }
-    )*};
+    ($($t:ty),*) => {
+        numbers! { $($t as $t: |v| Wide::Integer(i128::from(v)), |v| v as $t, |v| v as $t;)* }
+    };
 }
 integers!(u8, u16, u32, u64, i8, i16, i32, i64);
-
-macro_rules! floats {
-    ($($t:ty: $to:expr, $from:expr, $from_integer:expr);* $(;)?) => {$(
-        impl Number for $t {
-            type Stored = $t;
-            #[inline]
-            fn widen(stored: $t) -> Wide {
-                Wide::Float($to(stored))
-            }
-            #[inline]
-            fn narrow(wide: Wide) -> $t {
-                match wide {
-                    Wide::Integer(value) => $from_integer(value),
-                    Wide::Float(value) => $from(value),
-                }
-            }
-        }
-    )*};
-}
-floats! {
-    f16: f16::to_f64, f16::from_f64, |v: i128| f16::from_f64(v as f64);
-    bf16: bf16::to_f64, bf16::from_f64, |v: i128| bf16::from_f64(v as f64);
-    f32: f64::from, |v| v as f32, |v| v as f32;
-    f64: |v| v, |v| v, |v| v as f64;
+numbers! {
+    f16 as f16: |v| Wide::Float(v.to_f64()), |v| f16::from_f64(v as f64), |v| f16::from_f64(v);
+    bf16 as bf16: |v| Wide::Float(v.to_f64()), |v| bf16::from_f64(v as f64), |v| bf16::from_f64(v);
+    f32 as f32: |v| Wide::Float(f64::from(v)), |v| v as f32, |v| v as f32;
+    f64 as f64: |v| Wide::Float(v), |v| v as f64, |v| v;
+    Bool as u8: |v| Wide::Integer(i128::from(v != 0)), |v| u8::from(v != 0), |v| u8::from(v != 0.0);
 }
 
 #[derive(Clone, Copy)]
 struct Bool;
 
-impl Number for Bool {
-    type Stored = u8;
-    fn widen(stored: u8) -> Wide {
-        Wide::Integer(i128::from(stored != 0))
-    }
-    fn narrow(wide: Wide) -> u8 {
-        u8::from(match wide {
-            Wide::Integer(value) => value != 0,
-            Wide::Float(value) => value != 0.0,
+/// Chooses an associated function by dtype.
+macro_rules! by_dtype {
+    ($dtype:expr, $function:ident) => {
+        Some(match $dtype {
+            DType::Bool => Bool::$function,
+            DType::U8 => <u8 as Number>::$function,
+            DType::U16 => <u16 as Number>::$function,
+            DType::U32 => <u32 as Number>::$function,
+            DType::U64 => <u64 as Number>::$function,
+            DType::I8 => <i8 as Number>::$function,
+            DType::I16 => <i16 as Number>::$function,
+            DType::I32 => <i32 as Number>::$function,
+            DType::I64 => <i64 as Number>::$function,
+            DType::F16 => <f16 as Number>::$function,
+            DType::BF16 => <bf16 as Number>::$function,
+            DType::F32 => <f32 as Number>::$function,
+            DType::F64 => <f64 as Number>::$function,
+            _ => return None,
         })
-    }
+    };
 }
 
-fn read<From: Number>(to: DType) -> Option<Step> {
-    Some(match to {
-        DType::Bool => convert::<From, Bool>(),
-        DType::U8 => convert::<From, u8>(),
-        DType::U16 => convert::<From, u16>(),
-        DType::U32 => convert::<From, u32>(),
-        DType::U64 => convert::<From, u64>(),
-        DType::I8 => convert::<From, i8>(),
-        DType::I16 => convert::<From, i16>(),
-        DType::I32 => convert::<From, i32>(),
-        DType::I64 => convert::<From, i64>(),
-        DType::F16 => convert::<From, f16>(),
-        DType::BF16 => convert::<From, bf16>(),
-        DType::F32 => convert::<From, f32>(),
-        DType::F64 => convert::<From, f64>(),
+fn reader(from: DType) -> Option<Reader> {
+    by_dtype!(from, read)
+}
+
+fn writer(to: DType) -> Option<Writer> {
+    by_dtype!(to, write)
+}
+
+/// The conversions that models spend time in, each a loop of its own; all others go through [`Wide`] in chunks,
+/// since a loop for every pair would be code that nobody runs.
+fn direct(from: DType, to: DType) -> Option<Step> {
+    use DType as D;
+    Some(match (from, to) {
+        (D::U8, D::F32) => convert::<u8, f32>(),
+        (D::I8, D::F32) => convert::<i8, f32>(),
+        (D::I32, D::F32) => convert::<i32, f32>(),
+        (D::I64, D::F32) => convert::<i64, f32>(),
+        (D::Bool, D::F32) => convert::<Bool, f32>(),
+        (D::F16, D::F32) => convert::<f16, f32>(),
+        (D::BF16, D::F32) => convert::<bf16, f32>(),
+        (D::F64, D::F32) => convert::<f64, f32>(),
+        (D::F32, D::U8) => convert::<f32, u8>(),
+        (D::F32, D::I32) => convert::<f32, i32>(),
+        (D::F32, D::I64) => convert::<f32, i64>(),
+        (D::F32, D::Bool) => convert::<f32, Bool>(),
+        (D::F32, D::F16) => convert::<f32, f16>(),
+        (D::F32, D::BF16) => convert::<f32, bf16>(),
+        (D::F32, D::F64) => convert::<f32, f64>(),
+        (D::I32, D::I64) => convert::<i32, i64>(),
+        (D::I64, D::I32) => convert::<i64, i32>(),
+        (D::I64, D::Bool) => convert::<i64, Bool>(),
         _ => return None,
     })
 }

@@ -7,6 +7,7 @@ use super::{
 };
 use crate::tensor::{AlignedVec, DType, Shape, Tensor};
 use serde::{Deserialize, Serialize};
+use std::borrow::Cow;
 
 /// TensorFlow's `CropAndResize`: images `[n, h, w, c]` (numbers), boxes `[m, 4]` (y, x, y, x from 0 to
 /// 1), the image of each box, and the crops' height and width. Result: `float`, `[m, .., c]`.
@@ -39,38 +40,56 @@ impl Operator for CropAndResize {
         let op = self.clone();
         let shape = cx.outputs[0].shape.clone();
         let dtype = cx.inputs[0].dtype;
-        with_element!(dtype, T => Ok(Step::tensors(move |inputs, _| {
+        if !dtype.is_float() && !dtype.is_integer() {
+            return Err(OpError::unsupported(format!("crops of {dtype} are not supported")));
+        }
+        Ok(Step::tensors(move |inputs, _| {
             let [images, boxes, numbers, _] = inputs else { return Err(OpError::Memory("crops")) };
-            let bytes = images.buffer().ok_or(OpError::Memory("crops"))?;
-            let pixels: &[T] = if images.is_empty() { &[] } else { bytes.as_slice().ok_or(OpError::Memory("crops"))? };
-            let of = |value: T| crate::kernels::Number::to_f64(value) as f32;
+            let pixels = floats(images)?;
             let mut out = AlignedVec::zeroed(shape.checked_elements().unwrap_or(usize::MAX))?;
             let numbers = numbers.to_i64_vec()?;
             let crop = shape[1..].iter().product::<usize>().max(1);
             let areas = boxes.as_slice::<f32>()?.as_chunks::<4>().0.iter().zip(numbers);
             for ((area, number), out) in areas.zip(out.as_mut_slice().chunks_exact_mut(crop)) {
                 let image = usize::try_from(number).ok().filter(|&number| number < images.shape()[0]);
-                let image = image.ok_or_else(|| OpError::invalid(format!(
-                    "box_index has value {number}, expected one in [0, {})", images.shape()[0]
-                )))?;
-                op.crop(pixels, images.shape(), image, area, &shape, out, of);
+                let image = image.ok_or_else(|| {
+                    OpError::invalid(format!(
+                        "box_index has value {number}, expected one in [0, {})",
+                        images.shape()[0]
+                    ))
+                })?;
+                op.crop(&pixels, images.shape(), image, area, &shape, out);
             }
             Ok(vec![Tensor::from_aligned(shape.clone(), out)?])
-        })), else Err(OpError::unsupported(format!("crops of {dtype} are not supported"))))
+        }))
     }
 }
 
+/// A tensor's numbers as floats; without a copy where they are.
+fn floats(tensor: &Tensor) -> Result<Cow<'_, [f32]>, OpError> {
+    if tensor.dtype() == DType::F32 {
+        return Ok(Cow::Borrowed(tensor.as_slice()?));
+    }
+    let memory = || OpError::Memory("crops");
+    let bytes = tensor.buffer().ok_or_else(memory)?;
+    let mut floats = Vec::new();
+    floats.try_reserve_exact(tensor.len()).map_err(|_| memory())?;
+    with_element!(tensor.dtype(), T => {
+        let numbers: &[T] = if tensor.is_empty() { &[] } else { bytes.as_slice().ok_or_else(memory)? };
+        floats.extend(numbers.iter().map(|&number| crate::kernels::Number::to_f64(number) as f32));
+    }, else return Err(memory()));
+    Ok(Cow::Owned(floats))
+}
+
 impl CropAndResize {
-    #[allow(clippy::too_many_arguments, reason = "an image, a box and a crop")]
-    fn crop<T: Copy>(
+    fn crop(
         &self,
-        pixels: &[T],
+        pixels: &[f32],
         dims: &[usize],
         image: usize,
         area: &[f32; 4],
         to: &[usize],
         out: &mut [f32],
-        of: impl Fn(T) -> f32,
     ) {
         let &[_, height, width, channels] = dims else { return };
         let &[top, left, bottom, right] = area;
@@ -84,7 +103,7 @@ impl CropAndResize {
             (0.0..=edge).contains(&at).then_some(at)
         };
         let pixel = |y: f32, x: f32, channel: usize| {
-            of(pixels[((image * height + y as usize) * width + x as usize) * channels + channel])
+            pixels[((image * height + y as usize) * width + x as usize) * channels + channel]
         };
         for (position, out) in out.chunks_exact_mut(channels.max(1)).enumerate() {
             let y = source(position / to[2], top, bottom, height, to[1]);

@@ -166,44 +166,54 @@ impl Operator for Bincount {
     }
 
     fn lower(&self, cx: &Lower<'_>) -> Result<Step, OpError> {
-        let (binary, dtype) = (self.binary, cx.inputs[2].dtype);
-        with_element!(dtype, T => Ok(Step::tensors(move |inputs, _| {
-            let [x, size, weights, splits @ ..] = inputs else { return Err(OpError::Memory("bins")) };
-            let size = size.to_i64_vec()?.first().copied().unwrap_or(0);
-            let size = usize::try_from(size)
-                .map_err(|_| OpError::invalid(format!("size ({size}) must be non-negative")))?;
-            let (numbers, weights) = (x.to_i64_vec()?, bytes::<T>(weights)?);
-            if !weights.is_empty() && weights.len() != numbers.len() {
-                return Err(OpError::invalid("weights and input differ in shape"));
-            }
-            let splits = splits.first().map(Tensor::to_i64_vec).transpose()?;
-            let rows = match &splits {
-                Some(splits) => splits.len().saturating_sub(1),
-                None if x.shape().len() == 2 => x.shape()[0],
-                None => 1,
-            };
-            let columns = numbers.len().checked_div(rows).unwrap_or(0);
-            let row_of = |position: usize| match &splits {
-                // The last row that starts at or before the position.
-                Some(splits) => splits.partition_point(|&start| start <= position as i64).checked_sub(1),
-                None => Some(position / columns),
-            };
-            let bins = bounded(rows.checked_mul(size))?;
-            let mut out = AlignedVec::<T>::zeroed(bins)?;
-            let counts = out.as_mut_slice();
-            for (position, &number) in numbers.iter().enumerate() {
-                let Some(bin) = usize::try_from(number).ok().filter(|&bin| bin < size) else { continue };
-                let row = row_of(position).filter(|&row| row < rows);
-                let row = row.ok_or_else(|| OpError::invalid("the row splits do not fit the values"))?;
-                let slot = &mut counts[row * size + bin];
-                let weight = weights.get(position).copied().unwrap_or(T::ONE);
-                *slot = if binary { T::ONE } else { slot.plus(weight) };
-            }
-            let rowwise = x.shape().len() == 2 || splits.is_some();
-            let shape = if rowwise { Shape::from([rows, size]) } else { Shape::from([size]) };
-            Ok(vec![Tensor::from_buffer(dtype, shape, out.freeze())?])
-        })), else Err(OpError::unsupported(format!("counting in {dtype} is not supported"))))
+        // The types that TensorFlow has.
+        match cx.inputs[2].dtype {
+            DType::I32 => Ok(bincount::<i32>(self.binary, DType::I32)),
+            DType::I64 => Ok(bincount::<i64>(self.binary, DType::I64)),
+            DType::F32 => Ok(bincount::<f32>(self.binary, DType::F32)),
+            DType::F64 => Ok(bincount::<f64>(self.binary, DType::F64)),
+            other => Err(OpError::unsupported(format!("counting in {other} is not supported"))),
+        }
     }
+}
+
+fn bincount<T: Number + buffer::Plain>(binary: bool, dtype: DType) -> Step {
+    Step::tensors(move |inputs, _| {
+        let [x, size, weights, splits @ ..] = inputs else { return Err(OpError::Memory("bins")) };
+        let size = size.to_i64_vec()?.first().copied().unwrap_or(0);
+        let size = usize::try_from(size)
+            .map_err(|_| OpError::invalid(format!("size ({size}) must be non-negative")))?;
+        let (numbers, weights) = (x.to_i64_vec()?, bytes::<T>(weights)?);
+        if !weights.is_empty() && weights.len() != numbers.len() {
+            return Err(OpError::invalid("weights and input differ in shape"));
+        }
+        let splits = splits.first().map(Tensor::to_i64_vec).transpose()?;
+        let rows = match &splits {
+            Some(splits) => splits.len().saturating_sub(1),
+            None if x.shape().len() == 2 => x.shape()[0],
+            None => 1,
+        };
+        let columns = numbers.len().checked_div(rows).unwrap_or(0);
+        let row_of = |position: usize| match &splits {
+            // The last row that starts at or before the position.
+            Some(splits) => splits.partition_point(|&start| start <= position as i64).checked_sub(1),
+            None => Some(position / columns),
+        };
+        let bins = bounded(rows.checked_mul(size))?;
+        let mut out = AlignedVec::<T>::zeroed(bins)?;
+        let counts = out.as_mut_slice();
+        for (position, &number) in numbers.iter().enumerate() {
+            let Some(bin) = usize::try_from(number).ok().filter(|&bin| bin < size) else { continue };
+            let row = row_of(position).filter(|&row| row < rows);
+            let row = row.ok_or_else(|| OpError::invalid("the row splits do not fit the values"))?;
+            let slot = &mut counts[row * size + bin];
+            let weight = weights.get(position).copied().unwrap_or(T::ONE);
+            *slot = if binary { T::ONE } else { slot.plus(weight) };
+        }
+        let rowwise = x.shape().len() == 2 || splits.is_some();
+        let shape = if rowwise { Shape::from([rows, size]) } else { Shape::from([size]) };
+        Ok(vec![Tensor::from_buffer(dtype, shape, out.freeze())?])
+    })
 }
 
 /// Where the elements of input 1 belong among those of input 0, which ascend along the last axis:

@@ -6,7 +6,6 @@ use super::{
 };
 use crate::{kernels::Number, tensor::DType};
 use serde::{Deserialize, Serialize};
-use std::cmp::Ordering;
 
 /// The `k` (input 1) largest or smallest elements of input 0 along an axis, and their positions.
 /// Equal elements come in the order of their positions; NaN counts as larger than any number.
@@ -48,25 +47,26 @@ impl Operator for TopK {
         let axis = axis_of(from, self.axis)?;
         let inner: usize = from[axis + 1..].iter().product();
         let (dim, k, dtype) = (from[axis], to[axis], cx.inputs[0].dtype);
-        let scratch = dim.saturating_mul(size_of::<u64>());
+        // A key for each position, and the positions in rank.
+        let scratch = dim.saturating_mul(2 * size_of::<u64>());
         let step = with_element!(dtype, T => Step::arena(move |io| {
             let (x, values) = (io.input::<T>(0)?, io.next_output::<T>()?);
             let mut positions = match indices {
                 DType::I32 => Positions::I32(io.next_output()?),
                 _ => Positions::I64(io.next_output()?),
             };
-            let order = io.scratch::<u64>()?;
+            let (keys, order) = io.scratch::<u64>()?.split_at_mut(dim);
             if values.is_empty() {
                 return Ok(());
             }
             for row in 0..values.len() / k {
                 let (outer, column) = (row / inner, row % inner);
                 let at = |position: u64| x[(outer * dim + position as usize) * inner + column];
-                let best = select(order, k, sorted, |a, b| {
-                    let rank = compare(at(a), at(b));
-                    if largest { rank.reverse() } else { rank }
-                });
-                for (place, &position) in best.iter().enumerate() {
+                for (position, key) in keys.iter_mut().enumerate() {
+                    let ascending = at(position as u64).order_key();
+                    *key = if largest { !ascending } else { ascending };
+                }
+                for (place, &position) in select(keys, order, k, sorted).iter().enumerate() {
                     let to = (outer * k + place) * inner + column;
                     values[to] = at(position);
                     positions.set(to, position);
@@ -92,23 +92,18 @@ impl Positions<'_> {
     }
 }
 
-/// A total order of numbers with NaN last.
-fn compare<T: Number>(a: T, b: T) -> Ordering {
-    a.partial_cmp(&b).unwrap_or_else(|| a.is_nan().cmp(&b.is_nan()))
-}
-
-/// The first `k` positions by `compare`, ties by position.
-fn select(order: &mut [u64], k: usize, sorted: bool, compare: impl Fn(u64, u64) -> Ordering) -> &[u64] {
+/// The `k` positions with the least keys, ties by position.
+fn select<'a>(keys: &[u64], order: &'a mut [u64], k: usize, sorted: bool) -> &'a [u64] {
     for (position, slot) in order.iter_mut().enumerate() {
         *slot = position as u64;
     }
-    let total = |a: &u64, b: &u64| compare(*a, *b).then(a.cmp(b));
+    let rank = |&position: &u64| (keys[position as usize], position);
     if k < order.len() {
-        order.select_nth_unstable_by(k, total);
+        order.select_nth_unstable_by_key(k, rank);
     }
     let best = &mut order[..k];
     match sorted {
-        true => best.sort_unstable_by(total),
+        true => best.sort_unstable_by_key(rank),
         false => best.sort_unstable(),
     }
     best

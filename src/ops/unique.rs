@@ -1,7 +1,10 @@
 //! The different elements of a tensor.
 
 use super::{Fact, Inferred, Lower, OpError, Operator, Step, Tensors, expect_inputs, with_element};
-use crate::tensor::{DType, Element, Tensor, buffer};
+use crate::{
+    kernels::Number,
+    tensor::{DType, Element, Tensor, buffer},
+};
 use serde::{Deserialize, Serialize};
 use std::{cmp::Ordering, collections::HashMap, hash::Hash};
 
@@ -29,7 +32,8 @@ impl Operator for Unique {
             return Ok(Step::tensors(move |inputs, _| {
                 let [x] = inputs else { return Err(OpError::Memory("elements")) };
                 let x = x.as_strings()?;
-                let found = Found::of(x, Clone::clone, op.sorted.then_some(Ord::cmp));
+                let order = |a: usize, b: usize| x[a].cmp(&x[b]);
+                let found = Found::of(x, op.sorted.then_some(&order));
                 let values = found.first.iter().map(|&position| x[position].clone()).collect();
                 op.outputs(Tensor::from_strings([found.first.len()], values)?, &found)
             }));
@@ -39,7 +43,9 @@ impl Operator for Unique {
             // The bytes of a Bool are those of a U8.
             let bytes = x.buffer().ok_or(OpError::Memory("elements"))?;
             let numbers: &[T] = if x.is_empty() { &[] } else { bytes.as_slice().ok_or(OpError::Memory("elements"))? };
-            let found = Found::of(numbers, key, op.sorted.then_some(ascending));
+            let keys: Vec<u64> = numbers.iter().map(key).collect();
+            let order = |a: usize, b: usize| numbers[a].order_key().cmp(&numbers[b].order_key());
+            let found = Found::of(&keys, op.sorted.then_some(&order));
             let values: Vec<T> = found.first.iter().map(|&position| numbers[position]).collect();
             let bytes = buffer::Buffer::copy_of(buffer::bytes_of(&values))?;
             op.outputs(Tensor::from_buffer(dtype, [values.len()], bytes)?, &found)
@@ -47,18 +53,14 @@ impl Operator for Unique {
     }
 }
 
-fn key<T: Element>(value: &T) -> [u8; 8] {
+/// The bits of a number; those of zero for -0.
+fn key<T: Element>(value: &T) -> u64 {
     let value = if *value == T::default() { T::default() } else { *value };
     let mut key = [0; 8];
     for (slot, byte) in key.iter_mut().zip(buffer::bytes_of(&[value])) {
         *slot = *byte;
     }
-    key
-}
-
-fn ascending<T: PartialOrd>(a: &T, b: &T) -> Ordering {
-    // What is not equal to itself is NaN and comes last.
-    a.partial_cmp(b).unwrap_or_else(|| a.partial_cmp(a).is_none().cmp(&b.partial_cmp(b).is_none()))
+    u64::from_ne_bytes(key)
 }
 
 impl Unique {
@@ -86,16 +88,13 @@ struct Found {
 }
 
 impl Found {
-    fn of<T, K: Hash + Eq>(
-        elements: &[T],
-        key: impl Fn(&T) -> K,
-        order: Option<fn(&T, &T) -> Ordering>,
-    ) -> Self {
-        let mut numbers: HashMap<K, usize> = HashMap::new();
+    /// `order` compares the elements at two positions.
+    fn of<K: Hash + Eq>(keys: &[K], order: Option<&dyn Fn(usize, usize) -> Ordering>) -> Self {
+        let mut numbers: HashMap<&K, usize> = HashMap::new();
         let mut found =
-            Self { first: Vec::new(), inverse: Vec::with_capacity(elements.len()), counts: Vec::new() };
-        for (position, element) in elements.iter().enumerate() {
-            let number = *numbers.entry(key(element)).or_insert_with(|| {
+            Self { first: Vec::new(), inverse: Vec::with_capacity(keys.len()), counts: Vec::new() };
+        for (position, key) in keys.iter().enumerate() {
+            let number = *numbers.entry(key).or_insert_with(|| {
                 found.first.push(position);
                 found.counts.push(0);
                 found.first.len() - 1
@@ -105,7 +104,7 @@ impl Found {
         }
         let Some(order) = order else { return found };
         let mut ranked: Vec<usize> = (0..found.first.len()).collect();
-        ranked.sort_by(|&a, &b| order(&elements[found.first[a]], &elements[found.first[b]]));
+        ranked.sort_by(|&a, &b| order(found.first[a], found.first[b]));
         let mut ranks = vec![0; ranked.len()];
         for (rank, &number) in ranked.iter().enumerate() {
             ranks[number] = rank;
