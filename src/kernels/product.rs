@@ -78,7 +78,7 @@ pub(super) const MAX_POINTERS: usize = 2400;
 /// Taps of a block of depth, at most.
 const MAX_TAPS: usize = 64;
 /// Floats for rows that have to be assembled.
-pub(super) const SCRATCH: usize = 4096;
+pub(super) const SCRATCH: usize = 16 * 1024;
 /// Multiplications below which a second thread costs more than it brings.
 const PARALLEL_WORK: usize = 64 * 1024;
 
@@ -193,7 +193,7 @@ impl<R: Rows<f32>> Shared<'_, R> {
         let limit = most_rows.min(MAX_POINTERS / most_taps).min(by_scratch).max(1);
         // Only what is used gets initialised: small products are many, and this would be a good part of them.
         let mut memory = [const { MaybeUninit::<f32>::uninit() }; SCRATCH];
-        let scratch = filled(&mut memory, if per_row == 0 { 0 } else { SCRATCH }, 0.0);
+        let scratch = filled(&mut memory, limit.min(rows.len()) * per_row, 0.0);
         let mut memory = [const { MaybeUninit::<*const f32>::uninit() }; MAX_POINTERS];
         let pointers = filled(&mut memory, limit.min(rows.len()) * most_taps, std::ptr::null());
         let blocks = rows.len().div_ceil(limit);
@@ -229,11 +229,16 @@ impl<R: Rows<f32>> Shared<'_, R> {
             };
             let last = tap >= taps;
             for panel in panels.clone() {
+                // What is read next, so that it is fetched meanwhile.
+                let ahead = if panel + 1 < panels.end {
+                    self.weights_of(panel + 1, &block)
+                } else if last {
+                    0..0
+                } else {
+                    self.weights_of(panels.start, &self.depth_block(tap, channel))
+                };
                 // SAFETY: as the caller vouches; the pointers were filled for this block.
-                unsafe {
-                    let next = panel + 1 < panels.end;
-                    self.panel(&rows, panel, &block, pointers, (first, last, next), data);
-                }
+                unsafe { self.panel(&rows, panel, &block, pointers, (first, last), ahead, data) };
             }
             if last {
                 break;
@@ -266,44 +271,57 @@ impl<R: Rows<f32>> Shared<'_, R> {
         panels.start * width..(panels.end * width).min(self.weights.n)
     }
 
-    /// All tiles of one panel for one block of rows and depth.
+    /// Vectors of a row of a panel.
+    fn vectors(&self, panel: usize) -> usize {
+        self.columns(&(panel..panel + 1)).len().div_ceil(self.weights.width.lanes)
+    }
+
+    /// Where a panel's weights of a block of depth stand.
+    fn weights_of(&self, panel: usize, block: &DepthBlock) -> Range<usize> {
+        let row = self.vectors(panel) * self.weights.width.lanes;
+        let depth = block.taps.start * self.rows.depth() + block.channels.start;
+        let start = panel * self.weights.width.columns() * self.weights.k + depth * row;
+        start..start + block.taps.len() * block.channels.len() * row
+    }
+
+    /// All tiles of one panel for one block of rows and depth, while the weights at `ahead` are fetched.
     ///
     /// # Safety
     /// As [`product`]; `pointers` must be filled for the block.
+    #[allow(clippy::too_many_arguments, reason = "the body of one caller's loop")]
     unsafe fn panel(
         &self,
         rows: &Range<usize>,
         panel: usize,
         block: &DepthBlock,
         pointers: &[*const f32],
-        (first, last, next): (bool, bool, bool),
+        (first, last): (bool, bool),
+        ahead: Range<usize>,
         data: *mut f32,
     ) {
-        let PackedView { panels, bias, k, width, .. } = self.weights;
+        let PackedView { panels, bias, width, .. } = self.weights;
         let columns = self.columns(&(panel..panel + 1));
-        let vectors = columns.len().div_ceil(width.lanes);
+        let vectors = self.vectors(panel);
         let taps = block.taps.len();
-        let depth_start = block.taps.start * self.rows.depth() + block.channels.start;
         let depth = block.channels.len();
-        let weights = panel * width.columns() * k + depth_start * vectors * width.lanes;
+        let weights = panels[self.weights_of(panel, block)].as_ptr();
         // A narrow panel leaves registers for more rows.
         let tiles = rows.len().div_ceil(self.kernels.tile_rows[vectors - 1]);
-        // While the rows go by, the next panel is fetched, a piece per tile.
-        let after = if next { (panel + 1) * width.columns() * k } else { weights };
-        let ahead = panels[after..].as_ptr();
+        // Every tile asks for a vector per step of the depth, until all are asked for.
         let piece = taps * depth * width.lanes;
         for tile in 0..tiles {
             let local = part(rows.len(), tiles, tile);
             let at = (rows.start + local.start) * self.stride + columns.start;
+            let asked = ahead.start + tile * piece;
+            let fetch = asked < ahead.end;
             let work = Tile {
                 pointers: pointers[local.start..].as_ptr(),
                 pointer_stride: rows.len(),
                 taps,
                 depth,
-                weights: panels[weights..].as_ptr(),
-                // The pieces of the tiles after those that cover the panel lie beyond it: they read nothing, but warm
-                // what comes next.
-                ahead: ahead.wrapping_add(tile * piece),
+                weights,
+                ahead: if fetch { panels[asked..].as_ptr() } else { weights },
+                ahead_step: if fetch { width.lanes } else { 0 },
                 bias: bias.map_or(std::ptr::null(), |bias| bias[columns.start..].as_ptr()),
                 // SAFETY: row and column lie within the output.
                 out: unsafe { data.add(at) },
@@ -337,8 +355,9 @@ pub(super) struct Tile {
     depth: usize,
     /// `taps * depth` rows of whole vectors.
     weights: *const f32,
-    /// What to ask for meanwhile, a vector for each step of the depth; need not be readable.
+    /// What to ask for meanwhile, `ahead_step` floats further for each step of the depth; need not be readable.
     ahead: *const f32,
+    ahead_step: usize,
     /// Whole vectors; null for zero.
     bias: *const f32,
     out: *mut f32,
@@ -391,6 +410,21 @@ pub(super) unsafe fn tile<I: Isa>(isa: I, work: &Tile, rows: usize, vectors: usi
     );
 }
 
+/// Runs a block for every row of a tile, with a constant for the row: a loop that the compiler leaves rolled would keep the
+/// sums in memory.
+macro_rules! for_rows {
+    ($row:ident of $rows:ident $body:block) => { for_rows!($row of $rows $body 0 1 2 3 4 5 6 7) };
+    ($row:ident of $rows:ident $body:block $($number:literal)*) => { $(
+        if $number < $rows {
+            let $row = $number;
+            $body
+        }
+    )* };
+}
+
+/// Steps of the depth that weights are asked for ahead of their use where a panel does not stay in the first-level cache.
+const NEAR: usize = 4;
+
 #[inline(always)]
 unsafe fn tile_of<I: Isa, const R: usize, const V: usize, const U: usize>(isa: I, work: &Tile) {
     let mut sums = [[[isa.splat(0.0); V]; R]; U];
@@ -401,18 +435,16 @@ unsafe fn tile_of<I: Isa, const R: usize, const V: usize, const U: usize>(isa: I
             if !work.bias.is_null() {
                 for vector in 0..V {
                     let bias = isa.load(work.bias.add(vector * I::LANES));
-                    for row in 0..R {
-                        sums[0][row][vector] = bias;
-                    }
+                    for_rows!(row of R { sums[0][row][vector] = bias; });
                 }
             }
         } else {
-            for row in 0..R {
+            for_rows!(row of R {
                 for vector in 0..V {
                     let at = work.out.add(row * work.stride + vector * I::LANES);
                     sums[0][row][vector] = load_columns::<I, V>(isa, at, vector, work.columns);
                 }
-            }
+            });
         }
         let (mut weights, mut ahead) = (work.weights, work.ahead);
         for tap in 0..work.taps {
@@ -424,7 +456,7 @@ unsafe fn tile_of<I: Isa, const R: usize, const V: usize, const U: usize>(isa: I
             while I::BY_LANE && channel + 4 <= work.depth {
                 // A cache line of weights per vector in a row, whatever its lanes.
                 isa.prefetch_far(ahead);
-                ahead = ahead.wrapping_add(4 * I::LANES);
+                ahead = ahead.wrapping_add(4 * work.ahead_step);
                 four_steps_of::<I, R, V, U>(isa, &mut sums, &from, channel, weights);
                 weights = weights.add(4 * V * I::LANES);
                 channel += 4;
@@ -432,39 +464,56 @@ unsafe fn tile_of<I: Isa, const R: usize, const V: usize, const U: usize>(isa: I
             while channel + U <= work.depth {
                 for step in 0..U {
                     isa.prefetch_far(ahead);
-                    ahead = ahead.wrapping_add(I::LANES);
+                    ahead = ahead.wrapping_add(work.ahead_step);
+                    if I::STREAMS {
+                        for vector in 0..V {
+                            isa.prefetch_near(weights.wrapping_add((NEAR * V + vector) * I::LANES));
+                        }
+                    }
                     step_of::<I, R, V>(isa, &mut sums[step], &from, channel + step, weights);
                     weights = weights.add(V * I::LANES);
                 }
                 channel += U;
             }
-            while channel < work.depth {
+            while U > 1 && channel < work.depth {
                 step_of::<I, R, V>(isa, &mut sums[0], &from, channel, weights);
                 weights = weights.add(V * I::LANES);
                 channel += 1;
             }
         }
-        for row in 0..R {
+        for_rows!(row of R {
             for vector in 0..V {
-                let mut sum = sums[0][row][vector];
                 for other in 1..U {
-                    sum = isa.add(sum, sums[other][row][vector]);
-                }
-                let at = row * work.stride + vector * I::LANES;
-                if work.last {
-                    if !work.residual.is_null() {
-                        let residual = load_columns::<I, V>(isa, work.residual.add(at), vector, work.columns);
-                        sum = isa.add(sum, residual);
-                    }
-                    sum = super::math::clamp(isa, sum, work.min, work.max);
-                }
-                if work.columns == V * I::LANES || vector + 1 < V {
-                    isa.store(work.out.add(at), sum);
-                } else {
-                    isa.store_partial(work.out.add(at), sum, work.columns - vector * I::LANES);
+                    sums[0][row][vector] = isa.add(sums[0][row][vector], sums[other][row][vector]);
                 }
             }
+        });
+        if work.last {
+            if !work.residual.is_null() {
+                for_rows!(row of R {
+                    for vector in 0..V {
+                        let at = work.residual.add(row * work.stride + vector * I::LANES);
+                        let residual = load_columns::<I, V>(isa, at, vector, work.columns);
+                        sums[0][row][vector] = isa.add(sums[0][row][vector], residual);
+                    }
+                });
+            }
+            for_rows!(row of R {
+                for vector in 0..V {
+                    sums[0][row][vector] = super::math::clamp(isa, sums[0][row][vector], work.min, work.max);
+                }
+            });
         }
+        for_rows!(row of R {
+            for vector in 0..V {
+                let at = work.out.add(row * work.stride + vector * I::LANES);
+                if work.columns == V * I::LANES || vector + 1 < V {
+                    isa.store(at, sums[0][row][vector]);
+                } else {
+                    isa.store_partial(at, sums[0][row][vector], work.columns - vector * I::LANES);
+                }
+            }
+        });
     }
 }
 

@@ -113,7 +113,7 @@ static PORTABLE: Kernels = tier!("portable", isa::portable::Portable, [], depth_
 const AVX2_TIER: Kernels = tier!("avx2", isa::avx2::Avx2, ["avx2,fma"], depth_block: 256);
 #[cfg(target_arch = "x86_64")]
 const AVX512_TIER: Kernels =
-    tier!("avx512", isa::avx512::Avx512, ["avx512f,avx512bw,avx512vl,avx512dq,avx2,fma"], depth_block: 256);
+    tier!("avx512", isa::avx512::Avx512, ["avx512f,avx512bw,avx512vl,avx512dq,avx2,fma"], depth_block: 640);
 #[cfg(target_arch = "x86_64")]
 static AVX2: Kernels = AVX2_TIER;
 #[cfg(target_arch = "x86_64")]

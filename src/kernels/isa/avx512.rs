@@ -22,6 +22,7 @@ unsafe impl Isa for Avx512 {
     const LANES: usize = 16;
     const TILE_ROWS: [usize; 4] = [8, 8, 6, 6];
     const TILE_VECTORS: usize = 4;
+    const STREAMS: bool = true;
 
     #[inline(always)]
     unsafe fn assume() -> Self {

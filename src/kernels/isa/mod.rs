@@ -50,6 +50,8 @@ pub(crate) unsafe trait Isa: Copy {
     /// A product can take one of its factors from a lane of a vector, so that a vector of a row's values is loaded once
     /// for as many steps. Four lanes are then understood.
     const BY_LANE: bool = false;
+    /// Whether a panel of weights is too wide for the first-level cache, so that it is read from the second one.
+    const STREAMS: bool = false;
 
     /// The token.
     ///
@@ -242,6 +244,18 @@ pub(crate) unsafe trait Isa: Copy {
             core::arch::asm!("prfm pldl2keep, [{from}]", from = in(reg) from, options(nostack, readonly, preserves_flags));
         }
         #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
+        let _ = from;
+    }
+    /// The same into the first-level cache.
+    #[inline(always)]
+    fn prefetch_near(self, from: *const f32) {
+        #[cfg(target_arch = "x86_64")]
+        // SAFETY: as above.
+        unsafe {
+            use core::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+            _mm_prefetch::<_MM_HINT_T0>(from.cast());
+        }
+        #[cfg(not(target_arch = "x86_64"))]
         let _ = from;
     }
     /// The lanes as an array, for the horizontal operations that end a reduction; lanes above `LANES` are
