@@ -80,6 +80,21 @@ pub(super) fn run(
     });
 }
 
+/// Kernel rows over output line `y` that lie inside the image.
+fn rows_inside(conv: &Conv2d, y: usize) -> Range<usize> {
+    inside(y * conv.stride[0], conv.pad_top, conv.kernel_height, conv.dilation[0], conv.in_height)
+}
+
+/// Channels of which the rows under a line stay in the first-level cache.
+fn block_of(conv: &Conv2d, size: usize) -> usize {
+    /// What the rows under a line may take of it, in bytes.
+    const ROWS: usize = 24 << 10;
+    /// Channels of a block, at least: less would read too little of each pixel.
+    const LEAST: usize = 32;
+    let rows = (conv.kernel_height + conv.stride[0]) * conv.in_width * size;
+    (ROWS / rows.max(1) / LEAST * LEAST).max(LEAST)
+}
+
 /// How the work is cut: over lines, and over blocks of channels so small that the rows under a line stay in the
 /// first-level cache and are fetched once. An image beyond the second-level cache is read in its order instead.
 pub(super) struct Cut {
@@ -94,17 +109,15 @@ pub(super) struct Cut {
 impl Cut {
     /// For elements of `size` bytes.
     pub(super) fn of(conv: &Conv2d, size: usize, threads: &Threads) -> Cut {
-        /// What the rows under a line may take of the first-level cache, and an image of the second, in bytes.
-        const ROWS: usize = 24 << 10;
+        /// What an image may take of the second-level cache, in bytes.
         const IMAGE: usize = 1 << 20;
         let channels = conv.out_channels;
         let lines = conv.batch * conv.out_height;
         let image = conv.in_height * conv.in_width * conv.in_channels * size;
-        let rows = (conv.kernel_height + conv.stride[0]) * conv.in_width * size;
         let block = if image > IMAGE || channels != conv.in_channels {
             channels
         } else {
-            (ROWS / rows.max(1) / 64 * 64).max(64).min(channels)
+            block_of(conv, size).min(channels)
         };
         let work = lines.saturating_mul(conv.out_width * channels * conv.kernel_height * conv.kernel_width);
         let wanted =
@@ -155,7 +168,7 @@ unsafe fn run_line(
     let (image, y) = (index / conv.out_height, index % conv.out_height);
     let size = conv.in_height * conv.in_width * conv.in_channels;
     let x = &x[image * size..][..size];
-    let rows = inside(y * conv.stride[0], conv.pad_top, conv.kernel_height, conv.dilation[0], conv.in_height);
+    let rows = rows_inside(conv, y);
     if conv.out_channels != conv.in_channels {
         // SAFETY: such lines are not cut, so all of it is ours.
         let out = unsafe { std::slice::from_raw_parts_mut(out, conv.out_width * conv.out_channels) };
@@ -461,6 +474,17 @@ unsafe fn tile<I: Isa, F: Format, const WIDTH: usize, const STRIDE: usize, const
     }
 }
 
+/// Runs a block for every number below a limit, each time with a constant: loops that the compiler leaves rolled would keep
+/// sums and weights in memory.
+macro_rules! for_numbers {
+    ($number:ident below ($limit:expr) $body:block $($constant:literal)*) => { $(
+        if $constant < $limit {
+            let $number: usize = $constant;
+            $body
+        }
+    )* };
+}
+
 /// `count` channels of `PIXELS` pixels. `FULL` says that `count` is a whole vector, `COMPLETE` that all input columns exist.
 #[inline(always)]
 unsafe fn tile_channels<
@@ -494,18 +518,18 @@ unsafe fn tile_channels<
             for kx in 0..WIDTH {
                 weight[kx] = load::<I, FULL>(isa, weights.add(kx * channels), count);
             }
-            for position in 0..(PIXELS - 1) * STRIDE + WIDTH {
+            for_numbers!(position below ((PIXELS - 1) * STRIDE + WIDTH) {
                 if COMPLETE || inside.contains(&position) {
                     let value = line.format.load::<I, FULL>(isa, from, count);
-                    for pixel in 0..PIXELS {
-                        let kx = position.wrapping_sub(pixel * STRIDE);
+                    for_numbers!(pixel below (PIXELS) {
+                        let kx = usize::wrapping_sub(position, pixel * STRIDE);
                         if kx < WIDTH {
                             sums[pixel] = isa.mul_add(value, weight[kx], sums[pixel]);
                         }
-                    }
+                    } 0 1 2 3 4 5 6);
                 }
                 from = from.wrapping_add(channels);
-            }
+            } 0 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16);
         }
         let per_line = 64 / size_of::<F::Element>();
         if COMPLETE && line.ahead && channel.is_multiple_of(per_line) {
@@ -521,10 +545,10 @@ unsafe fn tile_channels<
                 }
             }
         }
-        for pixel in 0..PIXELS {
+        for_numbers!(pixel below (PIXELS) {
             let at = (column + pixel) * channels + channel;
             line.format.finish::<I, FULL>(isa, sums[pixel], line.out, at, channel, count);
-        }
+        } 0 1 2 3 4 5 6);
     }
 }
 
@@ -569,7 +593,7 @@ unsafe fn pixel<I: Isa, F: Format, const FULL: bool>(
             let iy = line.top + ky * conv.dilation[0] - conv.pad_top;
             for kx in taps.clone() {
                 let ix = left + kx * conv.dilation[1] - conv.pad_left;
-                let from = line.x.add((iy * conv.in_width + ix) * channels + channel);
+                let from = line.x.wrapping_add((iy * conv.in_width + ix) * channels + channel);
                 let weight = line.weights.add((ky * conv.kernel_width + kx) * channels + channel);
                 let value = line.format.load::<I, FULL>(isa, from, count);
                 sum = isa.mul_add(value, load::<I, FULL>(isa, weight, count), sum);
