@@ -55,7 +55,8 @@ def predict_by_grpc(port, **inputs):
         for name, values in inputs.items():
             array = np.array(values, np.float32)
             request.inputs[name].dtype = 1
-            request.inputs[name].tensor_shape.dim.extend([{"size": size} for size in array.shape])
+            for size in array.shape:
+                request.inputs[name].tensor_shape.dim.add(size=size)
             request.inputs[name].float_val.extend(array.flatten().tolist())
         stub = prediction_service_pb2_grpc.PredictionServiceStub(channel)
         return {name: make_array(value) for name, value in stub.Predict(request, timeout=10).outputs.items()}
@@ -85,7 +86,7 @@ class Containers(ClientTest):
             self.assertEqual(predict(port, {"instances": [1.0, 2.0, 5.0]}), {"predictions": [2.5, 3.0, 4.5]})
             self.assertEqual(predict_by_grpc(port, x=[[1.0], [2.0]])["y"].flatten().tolist(), [2.5, 3.0])
         with urllib.request.urlopen(f"http://127.0.0.1:{rest}/metrics") as metrics:
-            self.assertIn(b"kinglet_ready 1", metrics.read())
+            self.assertRegex(metrics.read(), rb"(?m)^kinglet_ready\S* 1$")
         process.terminate()
         self.assertEqual(process.wait(30), 0)
 
