@@ -23,7 +23,7 @@ pub use error::{FormatError, MissingOperator, MissingOperators};
 use crate::{
     graph::Graph,
     proto::tensorflow::SignatureDef,
-    tensor::{DType, Shape, Tensor},
+    tensor::{DType, Shape, Tensor, release_free_memory},
 };
 use std::{
     collections::BTreeMap,
@@ -105,6 +105,13 @@ pub fn assumed_shape(declared: Option<&[Option<usize>]>, batch: usize) -> Shape 
 /// [`FormatError::NotFound`] when there is no model; otherwise what is wrong with the one that is
 /// there, in one line that names the file or the node.
 pub fn load(path: &Path, options: &LoadOptions) -> Result<LoadedModel, FormatError> {
+    let model = load_any(path, options);
+    // The messages of a file are many small blocks; what packs the weights next takes large ones.
+    release_free_memory();
+    model
+}
+
+fn load_any(path: &Path, options: &LoadOptions) -> Result<LoadedModel, FormatError> {
     if onnx::is_model_file(path) {
         return onnx::load(path);
     }
@@ -145,6 +152,7 @@ pub fn is_model(path: &Path) -> bool {
     const SAVED_MODELS: [&str; 3] = ["saved_model.pb", "saved_model.pbtxt", "saved_model.cpb"];
     SAVED_MODELS.iter().any(|file| path.join(file).is_file())
         || safetensors::is_model(path)
+        || hugging_face::is_model(path)
         || onnx::is_model_file(path)
         || onnx::model_in(path).is_some()
 }
