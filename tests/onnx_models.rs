@@ -81,6 +81,18 @@ fn models_for_timing() {
     }
 }
 
+/// One step of an output of 255 steps, and a half: engines round sums and functions of bytes in their own ways.
+const STEP: f32 = 1.5 / 255.0 * 2.0;
+
+/// As onnxruntime's quantisation writes them, in all three forms.
+#[test]
+fn quantized_models() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/onnx");
+    for name in ["quantized_unsigned", "quantized_signed", "quantized_operators"] {
+        check(&folder.join(format!("{name}.onnx")), &folder.join(format!("{name}.npz")), STEP);
+    }
+}
+
 /// Any models, `NAME.onnx` with a recording `NAME.npz` beside it.
 #[test]
 fn further_models() {
