@@ -150,8 +150,18 @@ impl<T: Plain> AlignedVec<T> {
     /// Appends one element.
     #[inline]
     pub fn push(&mut self, value: T) -> Result<(), TensorError> {
+        self.push_expecting(value, || 0)
+    }
+
+    /// The same, where the caller knows better than a doubling how many elements there will be: `expected` is
+    /// asked when there is no room, and may be wrong.
+    ///
+    /// # Errors
+    /// No memory.
+    #[inline]
+    pub fn push_expecting(&mut self, value: T, expected: impl FnOnce() -> usize) -> Result<(), TensorError> {
         if (self.len + 1) * size_of::<T>() > self.bytes.len {
-            self.grow()?;
+            self.grow(expected())?;
         }
         // SAFETY: the slot lies within the initialised bytes (checked above), which are aligned to 64.
         unsafe { self.bytes.lines.as_mut_ptr().cast::<T>().add(self.len).write(value) };
@@ -160,8 +170,14 @@ impl<T: Plain> AlignedVec<T> {
     }
 
     #[cold]
-    fn grow(&mut self) -> Result<(), TensorError> {
-        self.bytes.resize((self.bytes.len * 2).max(4 * ALIGNMENT))
+    fn grow(&mut self, expected: usize) -> Result<(), TensorError> {
+        let least = self.bytes.len + 4 * ALIGNMENT;
+        let wanted = if expected > self.len {
+            expected.saturating_mul(size_of::<T>()).max(least)
+        } else {
+            least.max(self.bytes.len * 2)
+        };
+        self.bytes.resize(wanted)
     }
 
     /// The elements.

@@ -44,12 +44,22 @@ impl<T: Element + FromNumber> Collector<T> {
     }
 }
 
+/// How many elements a text of `length` bytes will have, if the rest of it is like the first `at` bytes, which had `len`.
+fn expected(len: usize, at: usize, length: usize) -> usize {
+    // The first few say little, and no element takes fewer than two bytes.
+    if len < 16 { 0 } else { (len.saturating_mul(length) / at.max(1) + 16).min(length / 2 + 1) }
+}
+
 impl<T: Element + FromNumber> Collect for Collector<T> {
     #[inline(always)]
     fn number(&mut self, text: &[u8], at: usize) -> Result<usize, SyntaxError> {
         let (element, end) = T::check_number(text, at, self.conversion)?;
         match element {
-            Some(element) if self.complete => self.complete = self.elements.push(element).is_ok(),
+            Some(element) if self.complete => {
+                let len = self.elements.len();
+                let expected = || expected(len, at, text.len());
+                self.complete = self.elements.push_expecting(element, expected).is_ok();
+            }
             _ => self.complete = false,
         }
         Ok(end)

@@ -76,7 +76,8 @@ pub(super) fn check(text: &[u8], at: usize) -> Result<usize, SyntaxError> {
 #[inline(always)]
 fn plain_end(text: &[u8], start: usize) -> Option<usize> {
     let whole = start + usize::from(peek(text, start) == b'-');
-    let mut end = digits_end(text, whole);
+    let single = peek(text, whole).is_ascii_digit() && peek(text, whole + 1) == b'.';
+    let mut end = if single { whole + 1 } else { digits_end(text, whole) };
     // None, or with a leading zero, or as many as could pass the range of binary64.
     if !(1..200).contains(&(end - whole)) || (peek(text, whole) == b'0' && end - whole > 1) {
         return None;
@@ -84,7 +85,11 @@ fn plain_end(text: &[u8], start: usize) -> Option<usize> {
     let mut next = peek(text, end);
     if next == b'.' {
         let fraction = end + 1;
-        end = digits_end(text, fraction);
+        end = match text.get(fraction..).and_then(|rest| rest.first_chunk()).map(sixteen) {
+            Some((_, count @ 0..16)) => fraction + count as usize,
+            Some(_) => digits_end(text, fraction + 16),
+            None => digits_end(text, fraction),
+        };
         if end == fraction {
             return None;
         }
@@ -155,6 +160,9 @@ impl Token {
     fn scan_signed<const NEGATIVE: bool>(text: &[u8], whole: usize) -> Result<Self, SyntaxError> {
         let error = |message, offset| Err(SyntaxError { message, offset });
         let negative = NEGATIVE;
+        if let Some(token) = Self::scan_fraction(text, whole, negative) {
+            return Ok(token);
+        }
         let mut significand = 0;
         let mut at = match peek(text, whole) {
             b'0' => whole + 1,
@@ -172,30 +180,58 @@ impl Token {
         };
         if peek(text, at) == b'.' {
             let fraction = at + 1;
-            at = digits(text, fraction, &mut token.significand);
+            at = many_digits(text, fraction, &mut token.significand);
             if at == fraction {
                 return error("Miss fraction part in number.", at);
             }
             token.fraction_digits = at - fraction;
             token.form = Form::Decimal;
         }
+        token.end = at;
         if peek(text, at) | 0x20 == b'e' {
-            let sign = peek(text, at + 1);
-            let first = at + 1 + usize::from(sign == b'+' || sign == b'-');
-            at = first;
-            let mut exponent = 0i32;
-            while let digit @ b'0'..=b'9' = peek(text, at) {
-                exponent = exponent.saturating_mul(10).saturating_add(i32::from(digit - b'0'));
-                at += 1;
-            }
-            if at == first {
-                return error("Miss exponent in number.", at);
-            }
-            token.exponent = if sign == b'-' { -exponent } else { exponent };
+            (token.exponent, token.end) = exponent(text, at)?;
             token.form = Form::Decimal;
         }
-        token.end = at;
         Ok(token)
+    }
+
+    /// The most frequent form: one digit, a point, up to 23 digits. All of it is seen in one look, so nothing waits for
+    /// where a part ends.
+    #[inline(always)]
+    fn scan_fraction(text: &[u8], whole: usize, negative: bool) -> Option<Self> {
+        let [digit @ b'0'..=b'9', b'.', rest @ ..] = text.get(whole..)?.first_chunk::<32>()? else {
+            return None;
+        };
+        let (values, count) = sixteen(rest.first_chunk()?);
+        if count == 0 {
+            return None;
+        }
+        let mut significand =
+            u64::from(digit - b'0') * TENS.get(count as usize)? + up_to_sixteen(values, count);
+        let mut count = count as usize;
+        if count == 16 {
+            let (values, more) = eight(rest, 16)?;
+            if more == 8 {
+                return None;
+            }
+            if more > 0 {
+                let value = eight_digits(values << (64 - 8 * more));
+                significand = significand.wrapping_mul(*TENS.get(more as usize)?).wrapping_add(value);
+            }
+            count += more as usize;
+        }
+        if rest.get(count)? | 0x20 == b'e' {
+            return None;
+        }
+        Some(Token {
+            negative,
+            significand,
+            whole_digits: 1,
+            fraction_digits: count,
+            exponent: 0,
+            form: Form::Decimal,
+            end: whole + 2 + count,
+        })
     }
 
     #[cold]
@@ -300,6 +336,16 @@ impl Token {
     /// The nearest binary32 of the nearest binary64, unless an approximation leaves it open.
     #[inline(always)]
     fn quick_f32(&self) -> Option<f32> {
+        // Most numbers: few enough digits that one division gives the nearest binary64.
+        let divisor = usize::try_from(-self.power()).ok().and_then(|at| POWERS.get(at));
+        if let Some(divisor) = divisor
+            && self.is_number()
+            && self.is_whole()
+            && self.significand < 1 << 53
+        {
+            let value = (self.significand as i64 as f64 / divisor) as f32;
+            return Some(if self.negative { -value } else { value });
+        }
         let scale =
             usize::try_from(self.power().saturating_add(SCALES_FROM)).ok().and_then(|at| SCALES.get(at))?;
         if !(self.is_number() && self.is_whole() && self.significand <= i64::MAX as u64) {
@@ -354,6 +400,24 @@ fn eight(text: &[u8], at: usize) -> Option<(u64, u32)> {
     Some((values, others.trailing_zeros() / 8))
 }
 
+/// The exponent whose `e` is at `at`, and the offset behind it. Apart, so that the many numbers without one have the
+/// registers for themselves.
+#[inline(never)]
+fn exponent(text: &[u8], at: usize) -> Result<(i32, usize), SyntaxError> {
+    let sign = peek(text, at + 1);
+    let first = at + 1 + usize::from(sign == b'+' || sign == b'-');
+    let mut at = first;
+    let mut exponent = 0i32;
+    while let digit @ b'0'..=b'9' = peek(text, at) {
+        exponent = exponent.saturating_mul(10).saturating_add(i32::from(digit - b'0'));
+        at += 1;
+    }
+    if at == first {
+        return Err(SyntaxError { message: "Miss exponent in number.", offset: at });
+    }
+    Ok((if sign == b'-' { -exponent } else { exponent }, at))
+}
+
 /// The offset behind a run of digits.
 #[inline(always)]
 fn digits_end(text: &[u8], mut at: usize) -> usize {
@@ -392,7 +456,54 @@ fn digits(text: &[u8], mut at: usize, significand: &mut u64) -> usize {
     at
 }
 
-const TENS: [u64; 8] = [1, 10, 100, 1000, 10_000, 100_000, 1_000_000, 10_000_000];
+/// As [`digits`] where there are often more than eight, without a branch that depends on how many.
+#[inline(always)]
+fn many_digits(text: &[u8], at: usize, significand: &mut u64) -> usize {
+    let Some(chunk) = text.get(at..).and_then(|rest| rest.first_chunk()) else {
+        return digits(text, at, significand);
+    };
+    let (values, count) = sixteen(chunk);
+    if count == 0 {
+        return at;
+    }
+    let ten = TENS.get(count as usize).copied().unwrap_or(0);
+    *significand = significand.wrapping_mul(ten).wrapping_add(up_to_sixteen(values, count));
+    let behind = at + count as usize;
+    if count == 16 { digits(text, behind, significand) } else { behind }
+}
+
+/// The first `count` of sixteen digit values, 1 to 16, as one number.
+#[inline(always)]
+fn up_to_sixteen(values: u128, count: u32) -> u64 {
+    // Texts with so few are rounded all alike, so this is guessed well; around eight it would not be.
+    if count <= 4 {
+        return eight_digits((values as u64) << (64 - 8 * count));
+    }
+    let values = values << (128 - 8 * count);
+    let (front, back) = (eight_digits(values as u64), eight_digits((values >> 64) as u64));
+    front.wrapping_mul(100_000_000).wrapping_add(back)
+}
+
+/// As [`eight`] for sixteen.
+#[inline(always)]
+fn sixteen(chunk: &[u8; 16]) -> (u128, u32) {
+    const ZEROS: u128 = u128::from_le_bytes([b'0'; 16]);
+    const TO_HIGH_BIT: u128 = u128::from_le_bytes([0x76; 16]);
+    const HIGH_BITS: u128 = u128::from_le_bytes([0x80; 16]);
+    let values = u128::from_le_bytes(*chunk) ^ ZEROS;
+    let others = (values.wrapping_add(TO_HIGH_BIT) | values) & HIGH_BITS;
+    (values, others.trailing_zeros() / 8)
+}
+
+const TENS: [u64; 17] = {
+    let mut tens = [1; 17];
+    let mut at = 1;
+    while at < 17 {
+        tens[at] = tens[at - 1] * 10;
+        at += 1;
+    }
+    tens
+};
 
 /// Eight digit values, the first in the lowest byte, as one number: pairs, then fours, then eight.
 #[inline(always)]
@@ -642,8 +753,16 @@ mod tests {
         }
 
         #[test]
-        fn plain_decimals(whole in 0u64..100_000, fraction in "[0-9]{1,25}") {
+        fn plain_decimals(whole in 0u64..100_000, fraction in "[0-9]{1,25}", behind in "[],} ]{0,40}") {
             let text = format!("-{whole}.{fraction}");
+            let long = format!("{text}{behind}");
+            let (value, end) = f64::from_number(long.as_bytes(), 0, Exact).unwrap();
+            prop_assert_eq!((value, end), (text.parse::<f64>().unwrap(), text.len()));
+            let short = format!("{}.{fraction}{behind}", whole % 10);
+            let (value, end) = f32::from_number(short.as_bytes(), 0, Exact).unwrap();
+            let alone = &short[..2 + fraction.len()];
+            prop_assert_eq!((value, end), (alone.parse::<f64>().unwrap() as f32, alone.len()));
+            prop_assert_eq!(check(short.as_bytes(), 0), Ok(alone.len()));
             prop_assert_eq!(f64_of(&text, Exact), text.parse::<f64>().unwrap());
             prop_assert_eq!(f32_of(&text, Exact), text.parse::<f64>().unwrap() as f32);
         }

@@ -198,6 +198,11 @@ impl<C: Collect> Scanner<'_, C> {
         if let Some(row) = self.containers.get_mut(self.open as usize) {
             *row = closed;
         }
+        if self.containers.len() == self.containers.capacity() && number >= 64 {
+            // As many as the rest of the text will have, if it is like what was read.
+            let expected = number as usize * (self.bytes.len() - bracket) / (bracket + 1);
+            self.containers.reserve(expected + 16);
+        }
         self.containers.push(Container { end: parent, count: 1, next: 0 });
         self.open = number;
         self.at = first;
