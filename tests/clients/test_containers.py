@@ -14,11 +14,12 @@ import urllib.request
 
 import grpc
 import numpy as np
-from harness import MODELS, ROOT, ClientTest, binary, free_port, make_array, needs_tfs_models
+from harness import MODELS, ROOT, SHARED, ClientTest, binary, free_port, make_array, needs_tfs_models
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from tensorflow_serving.apis import predict_pb2, prediction_service_pb2_grpc
 
 KSERVE = ROOT / "packaging" / "kserve.yaml"
+LARGE = SHARED / "models" / "onnx" / "effnet_lite0" / "model.onnx"
 
 
 def start(test, arguments, environment):
@@ -102,6 +103,8 @@ class Containers(ClientTest):
             answer = stub.Check(health_pb2.HealthCheckRequest(), timeout=10)
         self.assertEqual(answer.status, health_pb2.HealthCheckResponse.SERVING)
 
+
+class Memory(ClientTest):
     @needs_tfs_models
     def test_a_model_that_does_not_fit_is_refused_with_numbers(self):
         model = MODELS / "saved_model_half_plus_two_cpu"
@@ -118,6 +121,35 @@ class Containers(ClientTest):
         self.assertEqual(raised.exception.code, 429)
         self.assertIn("limit", raised.exception.read().decode())
         self.assertEqual(predict(port, {"instances": [1.0]}), {"predictions": [2.5]}, "others go on")
+
+    @unittest.skipUnless(LARGE.is_file(), f"no model at {LARGE}")
+    def test_two_versions_in_the_memory_of_one(self):
+        """A new version that does not fit beside the old one is refused, or the old one goes first."""
+        for policy, expected in [("keep_available", "RESOURCE_EXHAUSTED"), ("unload_first", "AVAILABLE")]:
+            folder = pathlib.Path(tempfile.mkdtemp(prefix="kinglet-memory-"))
+            self.addCleanup(shutil.rmtree, folder, ignore_errors=True)
+
+            def publish(version):
+                shutil.copytree(LARGE.parent, folder / "m" / "copying")
+                (folder / "m" / "copying").rename(folder / "m" / str(version))
+
+            def answer():
+                with urllib.request.urlopen(f"http://127.0.0.1:{port}/v1/models/m") as response:
+                    return {each["version"]: each for each in json.load(response)["model_version_status"]}
+
+            publish(1)
+            port = free_port()
+            flags = [f"--http_port={port}", "--model_name=m", f"--model_base_path={folder / 'm'}"]
+            # The model takes 24.5 MB, of which it holds 18.5.
+            start(self, [*flags, "--memory_limit=35M", f"--swap_policy={policy}"], {})
+            wait_until_ready(self, f"--port={port}")
+            publish(2)
+            end = time.monotonic() + 30
+            while expected not in json.dumps(answer().get("2", {})):
+                self.assertLess(time.monotonic(), end, answer())
+                time.sleep(0.05)
+            kept = "AVAILABLE" if policy == "keep_available" else "END"
+            self.assertEqual(answer()["1"]["state"], kept)
 
 
 if __name__ == "__main__":
