@@ -513,12 +513,55 @@ fn stopping_finishes_what_is_under_way() {
     server.wait_until(|echo| echo.holding.load(Ordering::SeqCst) == 1);
     let address = server.address();
     server.handle.stop(PATIENCE);
-    assert!(rest(&mut idle).is_empty(), "idle connections are closed at once");
+    assert!(rest(&mut idle).is_empty(), "idle connections are closed after a moment");
     assert!(TcpStream::connect(address).is_err(), "nobody listens any more");
     server.release.send(()).unwrap();
     let (head, body) = answer(&mut busy);
     assert!(head.contains("Connection: close") && body == b"held");
     server.join();
+}
+
+#[test]
+fn stopping_answers_what_is_on_its_way() {
+    let mut server = Running::start(config());
+    let (mut fresh, mut used) = (server.connect(), server.connect());
+    exchange(&mut used, get("/"));
+    server.wait_until(|echo| echo.opened.load(Ordering::SeqCst) == 2);
+    server.handle.stop(PATIENCE);
+    // Both were sent before their clients could know.
+    for stream in [&mut fresh, &mut used] {
+        let (head, _) = exchange(stream, get("/"));
+        assert!(head.starts_with("HTTP/1.1 200") && head.contains("Connection: close"), "{head}");
+        assert!(rest(stream).is_empty());
+    }
+    server.join();
+}
+
+#[test]
+fn a_probe_goes_the_way_of_a_request() {
+    const MOMENT: Duration = Duration::from_millis(50);
+    let server = Running::start(config());
+    let ran = Arc::new(AtomicUsize::new(0));
+    let probe = |handle: &ServerHandle| {
+        let ran = ran.clone();
+        handle.probe(move || {
+            ran.fetch_add(1, Ordering::SeqCst);
+        })
+    };
+    assert!(probe(&server.handle).is_answered(PATIENCE));
+    // Both workers are held up: nobody answers, until one of them has got on.
+    let mut held = [server.connect(), server.connect()];
+    held.iter_mut().for_each(|stream| stream.write_all(get("/hold").as_bytes()).unwrap());
+    server.wait_until(|echo| echo.holding.load(Ordering::SeqCst) == 2);
+    let mut waiting = probe(&server.handle);
+    assert!(!waiting.is_answered(MOMENT));
+    server.release.send(()).unwrap();
+    assert!(waiting.is_answered(PATIENCE));
+    server.release.send(()).unwrap();
+    let mut panics = server.handle.probe(|| panic!("on purpose"));
+    assert!(!panics.is_answered(PATIENCE) && panics.is_lost());
+    assert!(probe(&server.handle).is_answered(PATIENCE));
+    assert_eq!(ran.load(Ordering::SeqCst), 3);
 }
 
 #[test]

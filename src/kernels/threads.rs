@@ -53,6 +53,14 @@ impl Threads {
         Running(pool)
     }
 
+    /// The number of the loop that is being run, if there is one: seen twice with time between, it shows a loop that
+    /// does not get on.
+    pub fn current_loop(&self) -> Option<u64> {
+        let shared = &self.0.as_ref()?.shared;
+        let busy = shared.busy.load(Ordering::Acquire);
+        busy.then(|| shared.state.0.load(Ordering::Acquire) >> NUMBER_SHIFT)
+    }
+
     /// Calls `task(i)` once for every `i < tasks`, on any of the threads and in any order, and returns when all
     /// are done.
     ///
@@ -390,6 +398,23 @@ mod tests {
             std::thread::sleep(SPIN * 4);
             counts(&threads, 64);
         }
+    }
+
+    #[test]
+    fn the_loop_that_runs_has_a_number() {
+        let threads = Threads::new(2);
+        let numbers = Mutex::new(Vec::new());
+        for _ in 0..3 {
+            assert_eq!(threads.current_loop(), None);
+            threads.for_each(2, |_| numbers.lock().unwrap().push(threads.current_loop().unwrap()));
+        }
+        let numbers = numbers.into_inner().unwrap();
+        assert!(
+            numbers.chunks(2).all(|pair| pair[0] == pair[1])
+                && numbers.is_sorted()
+                && numbers[0] < numbers[5]
+        );
+        assert_eq!(Threads::single().current_loop(), None);
     }
 
     #[test]

@@ -30,7 +30,7 @@ pub use clock::Clock;
 pub use context::Context;
 pub use headers::Headers;
 pub use limits::Limits;
-pub use listener::{Bind, BoundAddress, Server, ServerConfig, ServerHandle, WireError};
+pub use listener::{Bind, BoundAddress, Probe, Server, ServerConfig, ServerHandle, WireError};
 pub use message::{Body, Cancelled, Event, Handler, Protocol, Request, RequestHead, Response};
 pub use output::Output;
 pub use tls::{Tls, TlsError};

@@ -181,9 +181,14 @@ impl Connection {
         matches!(self.state, State::Idle { .. }) && self.output.is_empty()
     }
 
+    /// The next answer is the last one; a request that is on its way still gets it.
+    pub fn drain(&mut self) {
+        self.draining = true;
+    }
+
     /// Ends the connection in good order: at once if idle, else with the current answer.
     pub fn shut_down(&mut self) {
-        self.draining = true;
+        self.drain();
         if self.is_idle() {
             self.close();
         }

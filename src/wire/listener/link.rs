@@ -26,6 +26,8 @@ const HEAD_READ: usize = 16 << 10;
 const BODY_STEP: u64 = 64 << 10;
 /// The first byte of a TLS connection: a record that holds a handshake message.
 const HANDSHAKE: u8 = 0x16;
+/// A server that stops waits this long for the next request of a quiet connection: one may be on its way.
+const LAST_CALL: Duration = Duration::from_millis(500);
 /// After an error the peer may still be sending; it gets this long to read the answer.
 const LINGER: Duration = Duration::from_secs(2);
 
@@ -48,6 +50,8 @@ pub(super) struct Link {
     /// When the last byte of the last answer was written.
     lingering: Option<Instant>,
     writing: Option<Writing>,
+    /// Since when the server wants this connection to end.
+    leaving: Option<Instant>,
     pub(super) idle_since: Instant,
 }
 
@@ -98,6 +102,7 @@ impl Link {
             queued: false,
             lingering: None,
             writing: None,
+            leaving: None,
             idle_since: clock.now(),
         }
     }
@@ -168,6 +173,9 @@ impl Link {
         if count > 0 && self.lingering.is_none() {
             self.begin_tls(bytes)?;
             self.transport.open(bytes, |content| self.machine.receive(content, &self.context, clock))?;
+            if self.leaving.is_some() {
+                self.machine.leave();
+            }
         }
         if count > 0 && count < most && !self.read_closed {
             // A short read has emptied the socket: what comes later makes a new event.
@@ -291,7 +299,9 @@ impl Link {
                 return After::Close;
             }
         }
+        let last_call_is_over = self.leaving.is_some_and(|since| clock.since(since) >= LAST_CALL);
         match &mut self.machine {
+            Machine::Unknown(bytes, _) if last_call_is_over && bytes.is_empty() => return After::Close,
             Machine::Unknown(bytes, since) => {
                 let limit = if self.transport.is_handshaking() {
                     limits.handshake
@@ -304,6 +314,10 @@ impl Link {
                     return After::Close;
                 }
             }
+            Machine::Http1(connection) if last_call_is_over => {
+                connection.shut_down();
+                connection.tick(clock);
+            }
             Machine::Http1(connection) => connection.tick(clock),
             Machine::Http2(connection) => connection.tick(clock),
         }
@@ -311,14 +325,10 @@ impl Link {
         if finished || self.has_output(clock) { After::Again } else { After::Wait }
     }
 
-    /// Ends the connection in good order.
-    pub(super) fn shut_down(&mut self) -> After {
-        match &mut self.machine {
-            Machine::Unknown(..) => return After::Close,
-            Machine::Http1(connection) => connection.shut_down(),
-            Machine::Http2(connection) => connection.shut_down(),
-        }
-        After::Again
+    /// Ends the connection in good order, soon.
+    pub(super) fn shut_down(&mut self, clock: &Clock) {
+        self.leaving.get_or_insert(clock.now());
+        self.machine.leave();
     }
 
     /// Whether closing this connection would lose nothing.
@@ -369,6 +379,15 @@ impl Machine {
             Machine::Unknown(..) => {}
             Machine::Http1(connection) => connection.receive_end(),
             Machine::Http2(connection) => connection.receive_end(),
+        }
+    }
+
+    /// Lets the peer know that no further request is wanted; what it has sent already is answered.
+    fn leave(&mut self) {
+        match self {
+            Machine::Unknown(..) => {}
+            Machine::Http1(connection) => connection.drain(),
+            Machine::Http2(connection) => connection.shut_down(),
         }
     }
 

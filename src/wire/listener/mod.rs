@@ -29,6 +29,7 @@ use socket::Listener;
 use workers::Workers;
 
 pub use socket::{Bind, BoundAddress};
+pub use workers::Probe;
 
 /// What a server needs to start.
 #[derive(Debug)]
@@ -160,6 +161,16 @@ impl ServerHandle {
     pub fn stop(&self, deadline: Duration) {
         self.stop.set(Instant::now() + deadline);
         self.workers.wake();
+    }
+
+    /// Has a worker do `work` before the requests that wait, to see whether the server still works.
+    pub fn probe(&self, work: impl FnOnce() + Send + 'static) -> Probe {
+        self.workers.probe(work)
+    }
+
+    /// How many requests the workers have been done with so far: when it grows, the server gets on.
+    pub fn finished(&self) -> u64 {
+        self.workers.finished()
     }
 }
 

@@ -402,14 +402,15 @@ impl Reactor {
         if !first {
             return;
         }
+        // Closing a socket that listens resets the connections that wait in it.
+        self.accepting.fill(true);
+        self.accept();
         self.listeners.clear();
         self.accepting.clear();
         for slot in 0..self.links.len() {
             let Some(link) = self.links.get_mut(slot).and_then(|place| place.link.as_mut()) else { continue };
-            match link.shut_down() {
-                After::Close => self.close(slot),
-                _ => enqueue(&mut self.ready, link, slot),
-            }
+            link.shut_down(&self.clock);
+            enqueue(&mut self.ready, link, slot);
         }
     }
 }

@@ -10,9 +10,11 @@ use std::{
     panic::{AssertUnwindSafe, catch_unwind},
     sync::{
         Arc, Condvar, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
+        mpsc,
     },
     thread::{self, JoinHandle},
+    time::{Duration, Instant},
 };
 
 use mio::Waker;
@@ -34,9 +36,10 @@ pub(super) struct Origin {
     pub(super) stream: u32,
 }
 
-struct Job {
-    origin: Origin,
-    request: Request,
+enum Job {
+    Request(Origin, Request),
+    /// Shows that a worker is free, or gets free, to do it.
+    Probe(Box<dyn FnOnce() + Send>),
 }
 
 /// A response, or nothing if the request had been cancelled before a worker took it.
@@ -53,6 +56,10 @@ pub(super) struct Workers {
     done: Mutex<Vec<Done>>,
     waker: Waker,
     woken: AtomicBool,
+    /// How often the loop has looked for responses, which it does in each of its turns.
+    turns: AtomicU64,
+    /// Requests that workers are done with.
+    finished: AtomicU64,
 }
 
 #[derive(Default)]
@@ -80,6 +87,8 @@ impl Workers {
             done: Mutex::new(Vec::new()),
             waker,
             woken: AtomicBool::new(false),
+            turns: AtomicU64::new(0),
+            finished: AtomicU64::new(0),
         });
         let threads = (0..count.max(1)).map(|number| {
             let workers = workers.clone();
@@ -98,9 +107,25 @@ impl Workers {
         if jobs.queue.len() >= jobs.limit {
             return Err(Box::new(request));
         }
-        jobs.queue.push_back(Job { origin, request });
+        jobs.queue.push_back(Job::Request(origin, request));
         self.wake_one(jobs);
         Ok(())
+    }
+
+    /// Queues work before all requests, and wakes the loop.
+    pub(super) fn probe(self: &Arc<Workers>, work: impl FnOnce() + Send + 'static) -> Probe {
+        let (done, answered) = mpsc::channel();
+        let turn = self.turns.load(Ordering::SeqCst);
+        let probe = Probe { receiver: answered, answer: Answer::None, turn, workers: Arc::clone(self) };
+        let mut jobs = lock(&self.jobs);
+        jobs.queue.push_front(Job::Probe(Box::new(move || {
+            work();
+            // The one who asked may have lost patience.
+            let _ = done.send(());
+        })));
+        self.wake_one(jobs);
+        self.wake();
+        probe
     }
 
     /// Wakes a thread, if one waits and none is on its way. Each wakes the next one when it finds more than it takes,
@@ -116,6 +141,7 @@ impl Workers {
 
     /// Takes the responses that have gathered.
     pub(super) fn take_done(&self, into: &mut Vec<Done>) {
+        self.turns.fetch_add(1, Ordering::SeqCst);
         self.woken.store(false, Ordering::SeqCst);
         into.append(&mut lock(&self.done));
     }
@@ -139,12 +165,26 @@ impl Workers {
     }
 
     fn run(&self) {
-        while let Some(Job { origin, request }) = self.next() {
+        while let Some(job) = self.next() {
+            let (origin, request) = match job {
+                Job::Request(origin, request) => (origin, request),
+                Job::Probe(work) => {
+                    // A panic drops the sender: that is the answer.
+                    let _ = catch_unwind(AssertUnwindSafe(work));
+                    continue;
+                }
+            };
             let response =
                 if request.cancelled.is_set() { Response::empty(499) } else { call(&*self.handler, request) };
             lock(&self.done).push(Done { origin, response });
+            self.finished.fetch_add(1, Ordering::Relaxed);
             self.wake();
         }
+    }
+
+    /// How many requests the workers have been done with so far.
+    pub(super) fn finished(&self) -> u64 {
+        self.finished.load(Ordering::Relaxed)
     }
 
     fn next(&self) -> Option<Job> {
@@ -162,6 +202,50 @@ impl Workers {
             jobs.idle -= 1;
             jobs.waking = false;
         }
+    }
+}
+
+/// Work that shows whether the loop and the workers still do theirs.
+pub struct Probe {
+    receiver: mpsc::Receiver<()>,
+    answer: Answer,
+    /// The loop's turns when this was begun.
+    turn: u64,
+    workers: Arc<Workers>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Answer {
+    None,
+    Done,
+    /// The work panicked, or was dropped by a server that stops.
+    Lost,
+}
+
+impl Probe {
+    /// Waits up to `patience` until a worker has done the work and the loop has turned. May be asked again.
+    pub fn is_answered(&mut self, patience: Duration) -> bool {
+        let since = Instant::now();
+        if self.answer == Answer::None {
+            match self.receiver.recv_timeout(patience) {
+                Ok(()) => self.answer = Answer::Done,
+                Err(mpsc::RecvTimeoutError::Disconnected) => self.answer = Answer::Lost,
+                Err(mpsc::RecvTimeoutError::Timeout) => {}
+            }
+        }
+        // The loop was woken when this began; a moment is enough unless it is stuck.
+        while self.answer == Answer::Done && self.workers.turns.load(Ordering::SeqCst) == self.turn {
+            if since.elapsed() >= patience {
+                return false;
+            }
+            thread::sleep(Duration::from_millis(1));
+        }
+        self.answer == Answer::Done
+    }
+
+    /// Whether it will never be answered, because its work panicked.
+    pub fn is_lost(&self) -> bool {
+        self.answer == Answer::Lost
     }
 }
 
