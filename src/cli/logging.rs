@@ -1,10 +1,12 @@
-//! Log lines on stderr. Under systemd (`JOURNAL_STREAM` is set) each line starts with its syslog priority,
-//! as in `<4>`, and carries no time of its own, because the journal adds one.
+//! Log lines on stderr. Where stderr is systemd's journal (`JOURNAL_STREAM` names it) each line starts with its
+//! syslog priority, as in `<4>`, and carries no time of its own, because the journal adds one.
 
 use log::{Level, LevelFilter, Log, Metadata, Record};
 use std::{
     fmt::Write as _,
+    fs::File,
     io::Write as _,
+    os::{fd::AsFd, unix::fs::MetadataExt},
     time::{SystemTime, UNIX_EPOCH},
 };
 
@@ -14,10 +16,18 @@ struct Logger {
 
 /// Starts logging at a level. A second call only changes the level.
 pub fn start(level: LevelFilter) {
-    let journal = std::env::var_os("JOURNAL_STREAM").is_some();
+    let journal = std::env::var("JOURNAL_STREAM").is_ok_and(|stream| is_stderr(&stream));
     // Fails only when a logger is set already, which a test may have done.
     let _ = log::set_boxed_logger(Box::new(Logger { journal }));
     log::set_max_level(level);
+}
+
+/// Whether this is the `device:inode` of stderr: a program that a service started inherits the variable, and may have
+/// its stderr elsewhere (systemd.exec(5)).
+fn is_stderr(stream: &str) -> bool {
+    let stderr =
+        std::io::stderr().as_fd().try_clone_to_owned().and_then(|stderr| File::from(stderr).metadata());
+    stderr.is_ok_and(|stderr| stream == format!("{}:{}", stderr.dev(), stderr.ino()))
 }
 
 impl Log for Logger {

@@ -130,7 +130,9 @@ pub struct Options {
     pub strict: bool,
     /// What is logged.
     pub log_level: LevelFilter,
-    /// Time for requests in flight after SIGTERM.
+    /// Time between failing health checks and the end of listening after SIGTERM.
+    pub drain_delay: Duration,
+    /// Time for requests in flight after that.
     pub drain_timeout: Duration,
     /// Flags given that do nothing, with the reason.
     pub ignored: Vec<(&'static str, &'static str)>,
@@ -202,6 +204,7 @@ impl Options {
                 .text("log_level")
                 .parse()
                 .map_err(|_| values.refuse("log_level", "one of off, error, warn, info, debug, trace"))?,
+            drain_delay: values.duration("drain_delay", Duration::from_secs(1))?,
             drain_timeout: values.duration("drain_timeout", Duration::from_secs(1))?,
             ignored: values.ignored(),
         })

@@ -35,16 +35,19 @@ pub fn new_token(options: TokenOptions) -> Result<String, String> {
 }
 
 impl Door {
-    /// Reads the tokens. Refuses to let other machines in without any, unless that is asked for or clients have to
-    /// show a certificate.
-    pub(super) fn new(options: &Options, asks_clients: bool) -> Result<Self, ServeError> {
+    /// Reads the tokens. Refuses to let other machines in, at the place that is `reachable`, without any, unless that is
+    /// asked for or clients have to show a certificate.
+    pub(super) fn new(
+        options: &Options,
+        reachable: Option<&str>,
+        asks_clients: bool,
+    ) -> Result<Self, ServeError> {
         let max_message = limits::of(options).grpc_message;
         let Some(path) = &options.auth_tokens_file else {
-            if !options.address.is_loopback() && !options.insecure && !asks_clients {
+            if let Some(place) = reachable.filter(|_| !options.insecure && !asks_clients) {
                 return Err(ServeError::Configuration(Error::failed_precondition(format!(
-                    "--address={} lets every machine of the network in. Give --auth_tokens_file=FILE (`kinglet token \
-                     new` makes a token), or --insecure if that is meant.",
-                    options.address
+                    "{place} lets every machine of the network in. Give --auth_tokens_file=FILE (`kinglet token \
+                     new` makes a token), or --insecure if that is meant."
                 ))));
             }
             return Ok(Self { auth: None, max_message });
@@ -153,7 +156,8 @@ mod tests {
     fn door(line: &str) -> Result<Door, ServeError> {
         let words: Vec<String> = line.split_whitespace().map(str::to_owned).collect();
         let Command::Serve(options, _) = parse(&words, |_| None).unwrap() else { panic!() };
-        Door::new(&options, line.contains("client_ca"))
+        let reachable = (!options.address.is_loopback()).then(|| format!("--address={}", options.address));
+        Door::new(&options, reachable.as_deref(), line.contains("client_ca"))
     }
 
     #[test]

@@ -47,10 +47,23 @@ pub(super) struct Surfaces {
 }
 
 impl Surfaces {
+    /// The models have been tried: health checks tell from here on how they are.
+    pub(super) fn finish_start(&self) {
+        self.grpc.set_serving(true);
+        if self.is_draining() {
+            // The signal came meanwhile.
+            self.grpc.set_serving(false);
+        }
+    }
+
     /// Health checks fail from here on, so that nobody sends more.
     pub(super) fn drain(&self) {
         self.draining.store(true, Ordering::Release);
         self.grpc.set_serving(false);
+    }
+
+    pub(super) fn is_draining(&self) -> bool {
+        self.draining.load(Ordering::Acquire)
     }
 
     /// Reads the tokens again.
@@ -134,7 +147,7 @@ impl Surfaces {
     }
 
     fn readiness(&self) -> Response {
-        if self.draining.load(Ordering::Acquire) {
+        if self.is_draining() {
             plain(503, "stopping\n")
         } else if self.registry.is_ready() {
             plain(200, "ready\n")

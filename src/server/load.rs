@@ -1,6 +1,6 @@
 //! From a folder to a servable that is ready to answer: read, compile, batch, warm up.
 
-use super::{observed::observed, record::Record, warm_up};
+use super::{observed::observed, record::Record, systemd::Heartbeat, warm_up};
 use crate::{
     api::modelarts,
     cli::{
@@ -23,6 +23,8 @@ const PER_MODEL_FILE: &str = "batching_params.pbtxt";
 /// Loads any format for the CPU.
 pub(super) struct FormatLoader {
     backend: Cpu,
+    /// Those of the backend.
+    threads: Threads,
     budget: Arc<Budget>,
     options: LoadOptions,
     batching: Option<Batching>,
@@ -42,9 +44,11 @@ struct Batching {
 impl FormatLoader {
     /// Fails on batching parameters that cannot be read, and on a record that cannot be written.
     pub(super) fn new(options: &Options, stats: Arc<Stats>) -> Result<Self, Error> {
+        let threads = Threads::new(options.threads);
         let budget = Budget::new(options.memory_limit);
         Ok(Self {
-            backend: Cpu::new(best(), Threads::new(options.threads)).with_budget(budget.clone()),
+            backend: Cpu::new(best(), threads.clone()).with_budget(budget.clone()),
+            threads,
             budget,
             options: LoadOptions { tags: options.saved_model_tags.clone() },
             batching: options.enable_batching.then(|| Batching::new(options)).transpose()?,
@@ -117,6 +121,13 @@ impl Batching {
             None => Ok(self.common.clone()),
         }
     }
+}
+
+/// The model of the heartbeat, which nobody can call.
+pub(super) fn heartbeat(loader: &FormatLoader) -> Result<Heartbeat, Error> {
+    let [model, ..] = &built_in::MODELS;
+    let servable = Servable::assemble(model.name, model.version, model.load()?, &loader.backend)?;
+    Ok(Heartbeat::new(servable, loader.threads.clone()))
 }
 
 /// Publishes the models that are built into the binary.

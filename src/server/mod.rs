@@ -17,6 +17,7 @@ mod places;
 mod record;
 mod replay;
 mod signals;
+mod systemd;
 #[cfg(feature = "tls")]
 mod tls;
 #[cfg(not(feature = "tls"))]
@@ -40,16 +41,19 @@ use crate::{
     },
     cli::{ModelSource, Options},
     models::{ConfigSource, Error, Manager, ManagerSettings, ModelsConfig, Monitoring, Registry, Stats},
-    wire::{Server, ServerConfig, WireError},
+    wire::{Server, ServerConfig, ServerHandle, WireError},
 };
 use door::Door;
 use handler::Surfaces;
 use load::FormatLoader;
+use places::Places;
 use std::{
+    net::SocketAddr,
     sync::{Arc, Mutex, PoisonError, atomic::AtomicBool},
     thread,
     time::Duration,
 };
+use systemd::{Heartbeat, ServiceManager};
 use tls::Identity;
 
 /// Why the server did not start, or had to stop.
@@ -74,9 +78,13 @@ pub fn run(options: &Options) -> Result<(), ServeError> {
     for (flag, reason) in &options.ignored {
         log::warn!("--{flag} is accepted without effect: {reason}");
     }
+    let service = ServiceManager::from_environment();
+    let options = &systemd::with_credentials(options);
+    let places = Places::new(options, systemd::inherited_sockets()?);
     let identity = Identity::new(options)?;
-    let all_ask = identity.as_ref().is_some_and(|identity| identity.asks_clients);
-    let door = Door::new(options, all_ask && places::without_tls(options).is_empty())?;
+    let all_ask = identity.as_ref().is_some_and(|identity| identity.asks_clients)
+        && places::without_tls(options).is_empty();
+    let door = Door::new(options, places.reachable.as_deref(), all_ask)?;
     let monitoring = match &options.monitoring_config_file {
         Some(path) => Monitoring::from_file(path).map_err(ServeError::Configuration)?,
         None => Monitoring::default(),
@@ -93,10 +101,9 @@ pub fn run(options: &Options) -> Result<(), ServeError> {
     let manager = start_models(options, &package, &registry, &loader)?.map(Arc::new);
 
     let surfaces = Arc::new(surfaces(options, package, &registry, manager.clone(), stats, monitoring, door));
-    let (binds, described) = places::of(options);
     let limits = limits::of(options);
     let config = ServerConfig {
-        binds,
+        binds: places.binds,
         workers: options.workers,
         limits,
         tls: identity.as_ref().map(|identity| identity.tls.clone()),
@@ -110,7 +117,7 @@ pub fn run(options: &Options) -> Result<(), ServeError> {
             "Is another server running there? --port, --rest_api_port and --http_port choose other ports.",
         )
     })?;
-    for line in described {
+    for line in places.lines {
         log::info!("{line}");
     }
 
@@ -120,8 +127,14 @@ pub fn run(options: &Options) -> Result<(), ServeError> {
         identity: identity.clone(),
         manager: manager.clone(),
     };
-    signals::listen(server.handle(), reloaded, options.drain_timeout)?;
+    let drain = signals::Drain { delay: options.drain_delay, timeout: options.drain_timeout };
+    signals::listen(server.handle(), service.clone(), reloaded, drain)?;
+    let heartbeat = service.watchdog().map(|_| load::heartbeat(&loader)).transpose();
     let starter = Starter {
+        service,
+        server: server.handle(),
+        heartbeat: heartbeat.map_err(ServeError::Configuration)?,
+        rest: places.rest,
         manager: manager.clone(),
         surfaces,
         registry,
@@ -129,12 +142,7 @@ pub fn run(options: &Options) -> Result<(), ServeError> {
         self_signed: identity.as_ref().map(|identity| identity.self_signed),
         failure: failure.clone(),
     };
-    let handle = server.handle();
-    thread::Builder::new().name("start".into()).spawn(move || {
-        if !starter.run() {
-            handle.stop(Duration::ZERO);
-        }
-    })?;
+    thread::Builder::new().name("start".into()).spawn(move || starter.run())?;
     server.run().map_err(|error| ServeError::Wire(error, "The event loop cannot go on."))?;
     drop(manager);
     match failure.lock().unwrap_or_else(PoisonError::into_inner).take() {
@@ -145,6 +153,11 @@ pub fn run(options: &Options) -> Result<(), ServeError> {
 
 /// What happens once the ports are open.
 struct Starter {
+    service: ServiceManager,
+    server: ServerHandle,
+    heartbeat: Option<Heartbeat>,
+    /// Where REST is served.
+    rest: Option<SocketAddr>,
     manager: Option<Arc<Manager>>,
     surfaces: Arc<Surfaces>,
     registry: Arc<Registry>,
@@ -155,25 +168,50 @@ struct Starter {
 }
 
 impl Starter {
-    /// False when the server has to give up: as TensorFlow Serving, when its one model cannot be loaded.
-    fn run(&self) -> bool {
+    fn run(mut self) {
         if let Some(manager) = &self.manager {
+            let registry = self.registry.clone();
+            let _patient = self.service.be_patient(move || format!("loading; {}", status(&registry)));
             manager.wait_until_tried();
         }
-        self.surfaces.grpc.set_serving(true);
-        if self.registry.is_ready() {
-            welcome::print(&self.options, self.self_signed, &self.registry);
-        } else {
+        self.surfaces.finish_start();
+        if !self.registry.is_ready() {
             log::warn!("no model answers yet; GET /v1/models/NAME says why");
+        } else if let Some(rest) = self.rest {
+            welcome::print(&self.options, rest, self.self_signed, &self.registry);
         }
+        // As TensorFlow Serving, a server gives up when its one model cannot be loaded.
         if let (Some(manager), ModelSource::Single { .. } | ModelSource::Package { .. }) =
             (&self.manager, &self.options.source)
-            && let Err(error) = manager.wait_until_available(None)
         {
-            *self.failure.lock().unwrap_or_else(PoisonError::into_inner) = Some(error);
-            return false;
+            let _patient =
+                self.service.be_patient(|| "the model is tried again; the log says why".to_owned());
+            if let Err(error) = manager.wait_until_available(None) {
+                *self.failure.lock().unwrap_or_else(PoisonError::into_inner) = Some(error);
+                return self.server.stop(Duration::ZERO);
+            }
         }
-        true
+        self.service.ready(&status(&self.registry));
+        if let Some(heartbeat) = self.heartbeat.take()
+            && let Err(error) = heartbeat.start(self.server, self.service)
+        {
+            log::error!("the watchdog of the service manager cannot be served: {error}");
+        }
+    }
+}
+
+/// One line on the models, for the service manager.
+fn status(registry: &Registry) -> String {
+    let names = registry.names();
+    let mut answering: Vec<String> =
+        registry.available().iter().map(|servable| servable.name.clone()).collect();
+    answering.sort_unstable();
+    answering.dedup();
+    match answering.len() {
+        0 => "no model answers".to_owned(),
+        count if count < names.len() => format!("{count} of {} models answer", names.len()),
+        1 => "1 model answers".to_owned(),
+        count => format!("{count} models answer"),
     }
 }
 

@@ -1,27 +1,25 @@
 //! What to type next, printed when the server is ready.
 
 use crate::{
-    cli::{ModelSource, Options, RestPort},
+    cli::{ModelSource, Options},
     models::Registry,
 };
-use std::io::Write;
+use std::{
+    io::Write,
+    net::{IpAddr, Ipv4Addr, SocketAddr},
+};
 
 /// Models that get a line of their own.
 const SHOWN_MODELS: usize = 3;
 
-/// `self_signed` says whether the certificate is our own; `None` without TLS.
-pub(super) fn print(options: &Options, self_signed: Option<bool>, registry: &Registry) {
-    let port = match (options.http_port, options.rest_port) {
-        (0, RestPort::Given(port) | RestPort::Default(port)) => port,
-        (0, RestPort::Off) => return,
-        (port, _) => port,
-    };
-    let host =
-        if options.address.is_unspecified() { "localhost".to_owned() } else { options.address.to_string() };
-    let host = if host.contains(':') { format!("[{host}]") } else { host };
+/// `rest` is where REST is served; `self_signed` says whether the certificate is our own, `None` without TLS.
+pub(super) fn print(options: &Options, mut rest: SocketAddr, self_signed: Option<bool>, registry: &Registry) {
+    if rest.ip().is_unspecified() {
+        rest.set_ip(IpAddr::V4(Ipv4Addr::LOCALHOST));
+    }
     let text = lines(
         &call(self_signed, options),
-        &format!("{}://{host}:{port}", scheme(self_signed)),
+        &format!("{}://{rest}", scheme(self_signed)),
         options,
         &registry.names(),
     );

@@ -148,10 +148,14 @@ impl Manager {
         }
     }
 
-    /// Waits until every model has been tried once, so that all that load at first try answer.
+    /// Waits until every model has been tried once, so that all that load at first try answer; after
+    /// [`Manager::refresh`], until the same holds for all versions that it found.
     pub fn wait_until_tried(&self) {
         let mut plan = self.shared.lock();
-        while !plan.stopping && plan.models.values().any(|model| model.progress() == Progress::Pending) {
+        let pending = |plan: &Plan| {
+            plan.looking || plan.models.values().any(|model| model.progress() == Progress::Pending)
+        };
+        while !plan.stopping && pending(&plan) {
             plan = self.shared.changed.wait(plan).unwrap_or_else(PoisonError::into_inner);
         }
         // The manager's own thread may be a moment later.
@@ -195,6 +199,7 @@ impl Shared {
         self.registry.set_listed(&config.models.keys().cloned().collect::<Vec<_>>());
         plan.configure(config);
         plan.look_now = true;
+        plan.looking = true;
         self.close_dropped(&mut plan);
         drop(plan);
         self.changed.notify_all();
@@ -231,6 +236,10 @@ impl Shared {
             let mut plan = self.lock();
             if plan.stopping {
                 return;
+            }
+            if plan.looking && !plan.look_now {
+                plan.looking = false;
+                self.changed.notify_all();
             }
             while let Some(step) =
                 plan.next_step(Instant::now(), self.settings.load_threads, self.settings.unload_threads)

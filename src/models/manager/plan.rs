@@ -82,6 +82,8 @@ pub(super) struct Plan {
     pub(super) stopping: bool,
     /// The file system is to be looked at without waiting for the next poll.
     pub(super) look_now: bool,
+    /// What was asked for by `look_now` has not been seen to the end.
+    pub(super) looking: bool,
     /// Versions given up before they answered, with their last error; the manager closes their status.
     pub(super) dropped: Vec<(String, i64, Option<Error>)>,
 }
