@@ -36,6 +36,8 @@ pub(super) struct Origin {
     pub(super) stream: u32,
 }
 
+/// Nearly all are requests: a box for each would cost more than the room that a probe does not need.
+#[allow(clippy::large_enum_variant)]
 enum Job {
     Request(Origin, Request),
     /// Shows that a worker is free, or gets free, to do it.
