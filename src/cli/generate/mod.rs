@@ -19,6 +19,8 @@ Prints a file that goes with this binary:
   completions  of bash, zsh or fish: source <(kinglet generate completions bash)
 ";
 
+const SERVICE: &str = include_str!("../../../packaging/kinglet.service");
+const SOCKET: &str = include_str!("../../../packaging/kinglet.socket");
 const CONTAINER: &str = include_str!("../../../packaging/Containerfile");
 const KSERVE: &str = include_str!("../../../packaging/kserve.yaml");
 
@@ -26,6 +28,9 @@ const KSERVE: &str = include_str!("../../../packaging/kserve.yaml");
 pub(super) fn generate(words: &[String]) -> Result<String, CliError> {
     let words: Vec<&str> = words.iter().map(String::as_str).collect();
     Ok(match words.as_slice() {
+        ["systemd"] => {
+            format!("### kinglet.service\n{SERVICE}\n### kinglet.socket\n{SOCKET}")
+        }
         ["container"] => CONTAINER.to_owned(),
         ["kserve"] => KSERVE.to_owned(),
         ["man"] => manual::page(),
@@ -64,6 +69,7 @@ mod tests {
             other => panic!("{other:?}"),
         }
         assert!(text("container").contains("HEALTHCHECK"));
+        assert!(["\nType=notify-reload\n", "[Socket]\n"].iter().all(|part| text("systemd").contains(part)));
         for file in [runtime, text("container")] {
             assert!(
                 !file.contains("kinglet:") || file.contains(concat!("kinglet:", env!("CARGO_PKG_VERSION")))
