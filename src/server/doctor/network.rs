@@ -3,7 +3,7 @@
 use super::Finding;
 use crate::{
     cli::{Options, RestPort},
-    server::places,
+    server::places::Places,
     wire::Bind,
 };
 use std::{io::ErrorKind, net::TcpListener, path::Path};
@@ -22,7 +22,7 @@ pub(super) fn findings(options: &Options) -> Vec<Finding> {
             "--rest_api_port=N chooses another, --http_port=N serves REST and gRPC on one",
         ));
     }
-    for bind in places::of(options).0 {
+    for bind in Places::new(options, Vec::new()).binds {
         match bind {
             Bind::Tcp(address) => findings.push(match TcpListener::bind(address) {
                 Ok(_) => Finding::good("ports", format!("{address} is free")),
