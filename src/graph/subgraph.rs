@@ -12,6 +12,7 @@ use crate::{
     tensor::Tensor,
 };
 use std::{
+    any::Any,
     fmt,
     sync::{Arc, OnceLock},
 };
@@ -27,6 +28,11 @@ impl Graph {
     /// when both are built with the same [`super::Builder::set_states`].
     pub fn into_body(self) -> Body {
         Body(Arc::new(Subgraph { graph: Arc::new(self), program: OnceLock::new() }))
+    }
+
+    /// The graph that became this body; `None` for a body of which only the name is known.
+    pub fn of_body(body: &Body) -> Option<&Arc<Graph>> {
+        body.0.as_any().downcast_ref::<Subgraph>().map(|subgraph| &subgraph.graph)
     }
 }
 
@@ -61,6 +67,10 @@ impl Subprogram for Subgraph {
 
     fn assigns(&self) -> bool {
         self.graph.nodes.iter().any(|node| node.op.assigns())
+    }
+
+    fn as_any(&self) -> &dyn Any {
+        self
     }
 }
 

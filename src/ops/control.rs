@@ -3,10 +3,11 @@
 //! Operators stand below graphs, so a body is a [`Subprogram`], which the graph floor implements.
 //! TensorFlow's tensor lists need nothing more: a list of equally shaped tensors is their stack.
 
-use super::{Fact, Inferred, Lower, OpError, Operator, RunContext, Step, Tensors, expect_inputs};
+use super::{Fact, Inferred, Lower, Op, OpError, Operator, RunContext, Step, Tensors, expect_inputs};
 use crate::tensor::{Buffer, Bytes, DType, Shape, Tensor, TensorError};
-use serde::{Deserialize, Deserializer, Serialize, Serializer, de, ser};
+use serde::{Deserialize, Deserializer, Serialize, Serializer, ser};
 use std::{
+    any::Any,
     fmt,
     sync::{Arc, atomic::Ordering},
     time::Instant,
@@ -22,13 +23,50 @@ pub trait Subprogram: fmt::Debug + Send + Sync {
 
     /// True when a node of it assigns a variable.
     fn assigns(&self) -> bool;
+
+    /// What it is, for the floor that made it.
+    fn as_any(&self) -> &dyn Any;
 }
 
-/// The body of a branch or a loop. Equal to itself only; cannot stand in a model file.
+/// The body of a branch or a loop. In a model file it is the name of a graph that stands beside; reading one
+/// gives a body that knows this name only, until the reader exchanges it for the graph. Equal to itself, and
+/// to a body that knows the same name.
 #[derive(Clone, Debug)]
 pub struct Body(pub Arc<dyn Subprogram>);
 
+/// The name of a body in a model file.
+#[derive(Debug)]
+struct Named(String);
+
+impl Subprogram for Named {
+    fn run(&self, _: &[Tensor], _: &RunContext<'_>) -> Result<Tensors, OpError> {
+        Err(OpError::invalid(format!("the graph \"{}\" is not there", self.0)))
+    }
+
+    fn stateful(&self) -> bool {
+        false
+    }
+
+    fn assigns(&self) -> bool {
+        false
+    }
+
+    fn as_any(&self) -> &dyn Any {
+        self
+    }
+}
+
 impl Body {
+    /// A body of which only the name is known.
+    pub fn named(name: impl Into<String>) -> Self {
+        Self(Arc::new(Named(name.into())))
+    }
+
+    /// The name, where that is all that is known.
+    pub fn name(&self) -> Option<&str> {
+        self.0.as_any().downcast_ref::<Named>().map(|named| named.0.as_str())
+    }
+
     fn run(&self, inputs: &[Tensor], least: usize, context: &RunContext<'_>) -> Result<Tensors, OpError> {
         if context.cancelled.is_some_and(|cancelled| cancelled.load(Ordering::Relaxed)) {
             return Err(OpError::Cancelled);
@@ -49,19 +87,46 @@ impl Body {
 
 impl PartialEq for Body {
     fn eq(&self, other: &Self) -> bool {
-        Arc::ptr_eq(&self.0, &other.0)
+        Arc::ptr_eq(&self.0, &other.0) || (self.name().is_some() && self.name() == other.name())
     }
 }
 
 impl Serialize for Body {
-    fn serialize<S: Serializer>(&self, _: S) -> Result<S::Ok, S::Error> {
-        Err(ser::Error::custom("control flow cannot be written to a model file"))
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self.name() {
+            Some(name) => serializer.serialize_str(name),
+            None => Err(ser::Error::custom("a body is written by its name")),
+        }
     }
 }
 
 impl<'de> Deserialize<'de> for Body {
-    fn deserialize<D: Deserializer<'de>>(_: D) -> Result<Self, D::Error> {
-        Err(de::Error::custom("control flow cannot be read from a model file"))
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        String::deserialize(deserializer).map(Self::named)
+    }
+}
+
+impl Op {
+    /// The bodies of a branch or a loop; none of other operators.
+    pub fn bodies(&self) -> Vec<&Body> {
+        match self {
+            Op::If(op) => vec![&op.then_branch, &op.else_branch],
+            Op::While(op) => vec![&op.condition, &op.body],
+            Op::Loop(op) => vec![&op.body],
+            Op::Scan(op) => vec![&op.body],
+            _ => Vec::new(),
+        }
+    }
+
+    /// The same, to be exchanged.
+    pub fn bodies_mut(&mut self) -> Vec<&mut Body> {
+        match self {
+            Op::If(op) => vec![&mut op.then_branch, &mut op.else_branch],
+            Op::While(op) => vec![&mut op.condition, &mut op.body],
+            Op::Loop(op) => vec![&mut op.body],
+            Op::Scan(op) => vec![&mut op.body],
+            _ => Vec::new(),
+        }
     }
 }
 

@@ -18,6 +18,9 @@ pub(super) struct Document {
     pub(super) variables: Vec<String>,
     #[serde(default, skip_serializing_if = "Unique::is_empty")]
     pub(super) constants: Unique<ConstantDocument>,
+    /// Bodies of branches and loops, by the names that `If`, `While`, `Loop` and `Scan` call them by.
+    #[serde(default, skip_serializing_if = "Unique::is_empty")]
+    pub(super) graphs: Unique<GraphDocument>,
     pub(super) signatures: Unique<SignatureDocument>,
 }
 
@@ -26,8 +29,12 @@ pub(super) struct Document {
 pub(super) struct SignatureDocument {
     #[serde(default = "predict_method")]
     pub(super) method: String,
+    /// False for one that metadata calls show and nobody can call; it has no nodes.
+    #[serde(default = "callable", skip_serializing_if = "Clone::clone")]
+    pub(super) callable: bool,
     pub(super) inputs: Unique<InputDocument>,
     pub(super) outputs: Unique<OutputDocument>,
+    #[serde(default)]
     pub(super) nodes: Vec<NodeDocument>,
 }
 
@@ -35,10 +42,37 @@ fn predict_method() -> String {
     "tensorflow/serving/predict".into()
 }
 
+fn callable() -> bool {
+    true
+}
+
+/// A body: inputs and outputs go by their place.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct GraphDocument {
+    #[serde(default)]
+    pub(super) inputs: Vec<GraphInputDocument>,
+    /// Names of values.
+    pub(super) outputs: Vec<String>,
+    #[serde(default)]
+    pub(super) nodes: Vec<NodeDocument>,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct GraphInputDocument {
+    pub(super) name: String,
+    pub(super) dtype: DType,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) shape: Option<Vec<Option<usize>>>,
+}
+
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct InputDocument {
-    pub(super) dtype: DType,
+    /// Left out for an input that only metadata calls show and whose type kinglet has not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) dtype: Option<DType>,
     /// What metadata calls show instead of `dtype`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) declared_dtype: Option<DType>,

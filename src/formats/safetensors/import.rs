@@ -1,8 +1,9 @@
 //! `model.json` and the tensors of `model.safetensors` become graphs.
 
 use super::{
+    bodies::Bodies,
     constant,
-    document::{ConstantDocument, Document, FORMAT, NodeDocument, SignatureDocument, Unique},
+    document::{ConstantDocument, Document, FORMAT, GraphDocument, NodeDocument, SignatureDocument, Unique},
     operator::{self, Problem},
 };
 use crate::{
@@ -11,6 +12,7 @@ use crate::{
     },
     graph::{Builder, Graph, ValueId, passes},
     ops::{Op, state::States},
+    proto::tensorflow::SignatureDef,
     tensor::Tensor,
 };
 use std::{
@@ -35,29 +37,30 @@ pub(super) fn model(
     missing_operators(document).into_result()?;
     let tensors = with_constants(tensors, &document.constants).map_err(invalid)?;
     let variables = variables(document, &tensors).map_err(invalid)?;
-    let mut used = BTreeSet::new();
+    let mut model = Model { tensors: &tensors, variables: &variables, used: BTreeSet::new() };
+    let mut bodies = Bodies::new(&document.graphs);
     let mut signatures = BTreeMap::new();
+    let mut definitions = BTreeMap::new();
     for (name, signature) in &document.signatures.0 {
-        let mut importer = Importer {
-            place: format!("signatures.{name}"),
-            tensors: &tensors,
-            variables: &variables,
-            values: BTreeMap::new(),
-            builder: Builder::new(),
-            used: &mut used,
-        };
-        signatures.insert(name.clone(), importer.signature(signature).map_err(invalid)?);
+        let in_place = |problem: String| invalid(format!("signatures.{name}.{problem}"));
+        if !signature.callable {
+            definitions.insert(name.clone(), shown_only(signature).map_err(in_place)?);
+            continue;
+        }
+        let mut importer = Importer::new(&mut model, &mut bodies);
+        let loaded = importer.signature(signature).map_err(in_place)?;
+        definitions.insert(name.clone(), loaded.definition.clone());
+        signatures.insert(name.clone(), loaded);
     }
+    bodies.rest(&mut model).map_err(invalid)?;
     if signatures.is_empty() {
-        return Err(invalid("\"signatures\" is empty, so there is nothing to call".into()));
+        return Err(invalid("\"signatures\" has none that can be called".into()));
     }
+    let used = model.used;
     let weight_bytes = used.iter().chain(&document.variables).filter_map(|name| tensors.get(name));
     Ok(LoadedModel {
         platform: "kinglet",
-        definitions: signatures
-            .iter()
-            .map(|(name, loaded)| (name.clone(), loaded.definition.clone()))
-            .collect(),
+        definitions,
         weight_bytes: weight_bytes.map(Tensor::memory).sum(),
         signatures,
     })
@@ -65,15 +68,38 @@ pub(super) fn model(
 
 /// Every operator name that means nothing here, with its place.
 fn missing_operators(document: &Document) -> MissingOperators {
+    let signatures = document.signatures.0.iter();
+    let signatures = signatures.map(|(name, signature)| (format!("signatures.{name}"), &signature.nodes));
+    let graphs = document.graphs.0.iter().map(|(name, graph)| (format!("graphs.{name}"), &graph.nodes));
     let mut missing = MissingOperators::default();
-    for (name, signature) in &document.signatures.0 {
-        for (position, node) in signature.nodes.iter().enumerate() {
-            if operator::read(&node.op, &node.attributes) == Err(Problem::Unknown) {
-                missing.add(&node.op, &format!("signatures.{name}.nodes[{position}]"));
+    for (place, nodes) in signatures.chain(graphs) {
+        for (position, node) in nodes.iter().enumerate() {
+            if !operator::is_known(&node.op) {
+                missing.add(&node.op, &format!("{place}.nodes[{position}]"));
             }
         }
     }
     missing
+}
+
+/// The definition of a signature that nobody can call.
+fn shown_only(document: &SignatureDocument) -> Result<SignatureDef, String> {
+    if !document.nodes.is_empty() {
+        return Err("nodes: a signature that is not callable has none".into());
+    }
+    let info = |name: &String, tensor: &Option<String>, dtype, shape: &Option<_>| TensorInfo {
+        name: name.clone(),
+        tensor: tensor.clone().unwrap_or_else(|| format!("{name}:0")),
+        dtype,
+        shape: shape.clone(),
+    };
+    let inputs = document.inputs.0.iter();
+    let inputs: Vec<_> =
+        inputs.map(|(name, input)| info(name, &input.tensor, input.dtype, &input.shape)).collect();
+    let outputs = document.outputs.0.iter();
+    let outputs: Vec<_> =
+        outputs.map(|(name, output)| info(name, &output.tensor, output.dtype, &output.shape)).collect();
+    Ok(definition(&document.method, &inputs, &outputs))
 }
 
 fn with_constants(
@@ -96,32 +122,61 @@ fn variables(document: &Document, tensors: &BTreeMap<String, Tensor>) -> Result<
     Ok(Arc::new(States::new(document.variables.iter().map(initial).collect::<Result<_, _>>()?)))
 }
 
-/// Builds the graph of one signature.
-struct Importer<'a> {
-    place: String,
+/// What all graphs of a file share.
+pub(super) struct Model<'a> {
     tensors: &'a BTreeMap<String, Tensor>,
     variables: &'a Arc<States>,
-    values: BTreeMap<&'a str, ValueId>,
-    builder: Builder,
-    used: &'a mut BTreeSet<String>,
+    /// Names of the constants that a graph reads.
+    used: BTreeSet<String>,
 }
 
-impl<'a> Importer<'a> {
+/// Builds one graph: of a signature, or of a body.
+pub(super) struct Importer<'a, 'm> {
+    model: &'m mut Model<'a>,
+    bodies: &'m mut Bodies<'a>,
+    values: BTreeMap<&'a str, ValueId>,
+    builder: Builder,
+}
+
+impl<'a, 'm> Importer<'a, 'm> {
+    pub(super) fn new(model: &'m mut Model<'a>, bodies: &'m mut Bodies<'a>) -> Self {
+        Self { model, bodies, values: BTreeMap::new(), builder: Builder::new() }
+    }
+
     fn signature(&mut self, document: &'a SignatureDocument) -> Result<LoadedSignature, String> {
-        let place = self.place.clone();
-        let in_place = |problem: String| format!("{place}.{problem}");
-        let (inputs, defaults) = self.inputs(document).map_err(in_place)?;
-        for (position, node) in document.nodes.iter().enumerate() {
-            self.node(document, position, node)
-                .map_err(|problem| in_place(format!("nodes[{position}] ({}): {problem}", node.op)))?;
-        }
-        let (outputs, results) = self.outputs(document).map_err(in_place)?;
+        let (inputs, defaults) = self.inputs(document)?;
+        self.nodes(&document.nodes)?;
+        let (outputs, results) = self.outputs(document)?;
         Ok(LoadedSignature {
             definition: definition(&document.method, &inputs, &outputs),
             inputs,
             outputs,
             defaults,
             graph: Arc::new(self.finish(results)),
+        })
+    }
+
+    /// The graph of a body.
+    pub(super) fn body(&mut self, document: &'a GraphDocument) -> Result<Graph, String> {
+        for input in &document.inputs {
+            let value = self.builder.input(&input.name, input.dtype, input.shape.clone());
+            self.name(&input.name, value).map_err(|problem| format!("inputs: {problem}"))?;
+        }
+        self.nodes(&document.nodes)?;
+        let output = |name: &'a String| {
+            let value = self.value(name);
+            let value =
+                value.ok_or_else(|| format!("outputs: no input, node or tensor is called \"{name}\""))?;
+            Ok((String::new(), value))
+        };
+        let results = document.outputs.iter().map(output).collect::<Result<_, String>>()?;
+        Ok(self.finish(results))
+    }
+
+    fn nodes(&mut self, nodes: &'a [NodeDocument]) -> Result<(), String> {
+        nodes.iter().enumerate().try_for_each(|(position, node)| {
+            self.node(nodes, position, node)
+                .map_err(|problem| format!("nodes[{position}] ({}): {problem}", node.op))
         })
     }
 
@@ -132,19 +187,20 @@ impl<'a> Importer<'a> {
         let mut infos = Vec::with_capacity(document.inputs.0.len());
         let mut defaults = BTreeMap::new();
         for (name, input) in &document.inputs.0 {
-            let value = self.builder.input(name, input.dtype, input.shape.clone());
+            let dtype = input.dtype.ok_or_else(|| format!("inputs.{name}: dtype is missing"))?;
+            let value = self.builder.input(name, dtype, input.shape.clone());
             self.name(name, value).map_err(|problem| format!("inputs.{name}: {problem}"))?;
             if let Some(default) = &input.default {
                 let tensor = constant::read(default)
                     .ok()
-                    .filter(|tensor| tensor.dtype() == input.dtype)
-                    .ok_or_else(|| format!("inputs.{name}: the default is no {}", input.dtype))?;
+                    .filter(|tensor| tensor.dtype() == dtype)
+                    .ok_or_else(|| format!("inputs.{name}: the default is no {dtype}"))?;
                 defaults.insert(name.clone(), tensor);
             }
             infos.push(TensorInfo {
                 name: name.clone(),
                 tensor: input.tensor.clone().unwrap_or_else(|| format!("{name}:0")),
-                dtype: Some(input.declared_dtype.unwrap_or(input.dtype)),
+                dtype: Some(input.declared_dtype.unwrap_or(dtype)),
                 shape: input.shape.clone(),
             });
         }
@@ -153,22 +209,26 @@ impl<'a> Importer<'a> {
 
     fn node(
         &mut self,
-        document: &'a SignatureDocument,
+        nodes: &[NodeDocument],
         position: usize,
         node: &'a NodeDocument,
     ) -> Result<(), String> {
-        let op = operator::read(&node.op, &node.attributes).map_err(|problem| match problem {
+        let mut op = operator::read(&node.op, &node.attributes).map_err(|problem| match problem {
             Problem::Unknown => "there is no such operator".into(),
             Problem::Attributes(text) => text,
         })?;
         self.check_variable(&op)?;
+        for body in op.bodies_mut() {
+            let name = body.name().unwrap_or_default().to_owned();
+            *body = self.bodies.get(&name, self.model)?;
+        }
         if node.outputs.is_empty() {
             return Err("it has no outputs".into());
         }
         let inputs = node
             .inputs
             .iter()
-            .map(|name| self.value(name).ok_or_else(|| unknown_value(document, position, name)))
+            .map(|name| self.value(name).ok_or_else(|| unknown_value(nodes, position, name)))
             .collect::<Result<Vec<_>, _>>()?;
         self.builder.set_scope(node.name.as_ref().unwrap_or(&node.outputs[0]));
         let outputs = self.builder.push_many(op, &inputs, node.outputs.len());
@@ -181,7 +241,7 @@ impl<'a> Importer<'a> {
             Op::AssignState(assign) => assign.cell,
             _ => return Ok(()),
         };
-        match self.variables.len() {
+        match self.model.variables.len() {
             variables if cell < variables => Ok(()),
             variables => Err(format!("there is no variable {cell}; \"variables\" lists {variables}")),
         }
@@ -214,20 +274,20 @@ impl<'a> Importer<'a> {
 
     fn finish(&mut self, results: Vec<(String, ValueId)>) -> Graph {
         let mut builder = std::mem::take(&mut self.builder);
-        builder.set_states(self.variables.clone());
+        builder.set_states(self.model.variables.clone());
         passes::simplify(builder.finish(results))
     }
 
     /// Gives a value its name.
     fn name(&mut self, name: &'a str, value: ValueId) -> Result<(), String> {
-        if self.tensors.contains_key(name) {
+        if self.model.tensors.contains_key(name) {
             return Err(format!(
                 "\"{name}\" is already the name of a constant or of a tensor of the weights"
             ));
         }
         match self.values.insert(name, value) {
             None => Ok(()),
-            Some(_) => Err(format!("\"{name}\" is already the name of another value of the signature")),
+            Some(_) => Err(format!("\"{name}\" is already the name of another value of the graph")),
         }
     }
 
@@ -236,17 +296,17 @@ impl<'a> Importer<'a> {
         if let Some(&value) = self.values.get(name) {
             return Some(value);
         }
-        let value = self.builder.constant(self.tensors.get(name)?.clone());
+        let value = self.builder.constant(self.model.tensors.get(name)?.clone());
         self.values.insert(name, value);
-        self.used.insert(name.to_owned());
+        self.model.used.insert(name.to_owned());
         Some(value)
     }
 }
 
 /// Why a node cannot read `name`: it comes later, itself included, or never.
-fn unknown_value(document: &SignatureDocument, position: usize, name: &str) -> String {
+fn unknown_value(nodes: &[NodeDocument], position: usize, name: &str) -> String {
     let makes = |node: &NodeDocument| node.outputs.iter().any(|output| output == name);
-    match document.nodes.iter().skip(position).position(makes) {
+    match nodes.iter().skip(position).position(makes) {
         Some(0) => format!("it reads its own output \"{name}\""),
         Some(later) => format!(
             "it reads \"{name}\", which only nodes[{}] computes; nodes stand in the order in which they run",

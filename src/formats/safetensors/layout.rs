@@ -1,6 +1,6 @@
 //! How `model.json` is laid out: every node, input, output and constant takes one line.
 
-use super::document::{Document, SignatureDocument, Unique};
+use super::document::{Document, GraphDocument, SignatureDocument, Unique};
 use serde::Serialize;
 use serde_json::ser::{Formatter, Serializer};
 use std::io::{self, Write};
@@ -14,6 +14,13 @@ pub(super) fn text(document: &Document) -> serde_json::Result<String> {
     if !document.constants.0.is_empty() {
         members.push(member("constants", map(&document.constants, 1)?));
     }
+    if !document.graphs.0.is_empty() {
+        let graphs = document.graphs.0.iter();
+        let graphs = graphs
+            .map(|(name, document)| Ok(format!("{}: {}", line(name)?, graph(document)?)))
+            .collect::<serde_json::Result<Vec<_>>>()?;
+        members.push(member("graphs", block(["{", "}"], &graphs, 1)));
+    }
     let signatures = document.signatures.0.iter();
     let signatures = signatures
         .map(|(name, document)| Ok(format!("{}: {}", line(name)?, signature(document)?)))
@@ -23,14 +30,29 @@ pub(super) fn text(document: &Document) -> serde_json::Result<String> {
 }
 
 fn signature(document: &SignatureDocument) -> serde_json::Result<String> {
-    let nodes = document.nodes.iter().map(line).collect::<serde_json::Result<Vec<_>>>()?;
+    let mut members = vec![member("method", line(&document.method)?)];
+    if !document.callable {
+        members.push(member("callable", line(&document.callable)?));
+    }
+    members.push(member("inputs", map(&document.inputs, 3)?));
+    members.push(member("outputs", map(&document.outputs, 3)?));
+    if document.callable {
+        members.push(member("nodes", block(["[", "]"], &lines(&document.nodes)?, 3)));
+    }
+    Ok(block(["{", "}"], &members, 2))
+}
+
+fn graph(document: &GraphDocument) -> serde_json::Result<String> {
     let members = [
-        member("method", line(&document.method)?),
-        member("inputs", map(&document.inputs, 3)?),
-        member("outputs", map(&document.outputs, 3)?),
-        member("nodes", block(["[", "]"], &nodes, 3)),
+        member("inputs", block(["[", "]"], &lines(&document.inputs)?, 3)),
+        member("outputs", line(&document.outputs)?),
+        member("nodes", block(["[", "]"], &lines(&document.nodes)?, 3)),
     ];
     Ok(block(["{", "}"], &members, 2))
+}
+
+fn lines<T: Serialize>(items: &[T]) -> serde_json::Result<Vec<String>> {
+    items.iter().map(line).collect()
 }
 
 fn member(name: &str, value: String) -> String {

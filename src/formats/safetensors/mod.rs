@@ -4,6 +4,7 @@
 //! The text is short enough to write by hand for a small network, and loading is the cheapest there
 //! is: weights are used where the file is mapped (or where they stand in the binary).
 
+mod bodies;
 mod constant;
 mod document;
 mod export;
@@ -13,11 +14,10 @@ mod operator;
 mod weights;
 
 pub use export::save;
-pub(super) use weights::read as tensors;
 
 use super::{FormatError, LoadedModel};
-use crate::tensor::Buffer;
-use std::{fs, io::ErrorKind, path::Path};
+use crate::tensor::{Buffer, Tensor};
+use std::{collections::BTreeMap, fs, io::ErrorKind, path::Path, thread};
 
 /// What is computed.
 pub const MODEL_FILE: &str = "model.json";
@@ -27,6 +27,11 @@ pub const WEIGHTS_FILE: &str = "model.safetensors";
 /// True for a folder of this format.
 pub fn is_model(folder: &Path) -> bool {
     folder.join(MODEL_FILE).is_file()
+}
+
+/// The tensors of a file that any tool may have written; an error is one line without the file's name.
+pub(super) fn tensors(file: &Buffer) -> Result<BTreeMap<String, Tensor>, String> {
+    weights::read(file).map(|(tensors, _)| tensors)
 }
 
 /// Reads a version folder.
@@ -51,14 +56,33 @@ pub fn load(folder: &Path) -> Result<LoadedModel, FormatError> {
 /// Reads a model whose files are in memory; `folder` is their place in errors.
 pub fn load_parts(folder: &Path, text: &str, weights: Option<Buffer>) -> Result<LoadedModel, FormatError> {
     let model_file = folder.join(MODEL_FILE);
+    let weights_file = folder.join(WEIGHTS_FILE);
+    let Some(weights) = weights else { return read(&model_file, text, BTreeMap::new()) };
+    let in_weights = |reason: String| FormatError::invalid(&weights_file, reason);
+    let (tensors, sums) = weights::read(&weights).map_err(in_weights)?;
+    let Some(sums) = sums else { return read(&model_file, text, tensors) };
+    sums.check_graph(text).map_err(|reason| FormatError::invalid(&model_file, reason))?;
+    thread::scope(|scope| {
+        // Reading all of the weights takes as long as reading the graph.
+        let checked = thread::Builder::new().spawn_scoped(scope, || sums.check_data(&weights));
+        let model = read(&model_file, text, tensors);
+        let checked = checked.map_or_else(
+            |_| sums.check_data(&weights),
+            |thread| thread.join().unwrap_or_else(|_| Err("it could not be checked".into())),
+        );
+        checked.map_err(in_weights)?;
+        model
+    })
+}
+
+fn read(
+    model_file: &Path,
+    text: &str,
+    tensors: BTreeMap<String, Tensor>,
+) -> Result<LoadedModel, FormatError> {
     let document = serde_json::from_str(text)
-        .map_err(|error| FormatError::invalid(&model_file, format!("no valid model: {error}")))?;
-    let tensors = match weights {
-        None => Default::default(),
-        Some(weights) => weights::read(&weights)
-            .map_err(|reason| FormatError::invalid(folder.join(WEIGHTS_FILE), reason))?,
-    };
-    import::model(&model_file, &document, tensors)
+        .map_err(|error| FormatError::invalid(model_file, format!("no valid model: {error}")))?;
+    import::model(model_file, &document, tensors)
 }
 
 #[cfg(test)]

@@ -18,22 +18,32 @@ pub(super) enum Problem {
     Attributes(String),
 }
 
+/// True when an operator or a function has that name.
+pub(super) fn is_known(name: &str) -> bool {
+    Op::NAMES.contains(&name) || function(name).is_some()
+}
+
 /// The operator called `name` with these attributes.
 pub(super) fn read(name: &str, attributes: &Map<String, Value>) -> Result<Op, Problem> {
     if Op::NAMES.contains(&name) {
         return read_long(name, attributes);
     }
-    let function = |family: &&str| {
-        let long = json!({ "op": family, "function": name });
-        serde_json::from_value::<Op>(long).ok()
-    };
-    match FAMILIES.iter().find_map(function) {
+    match function(name) {
         None => Err(Problem::Unknown),
         Some(op) => match attributes.keys().next() {
             None => Ok(op),
             Some(extra) => Err(Problem::Attributes(format!("it has no attribute \"{extra}\""))),
         },
     }
+}
+
+/// The function of that name, of the first family that has one.
+fn function(name: &str) -> Option<Op> {
+    let of_family = |family: &&str| {
+        let long = json!({ "op": family, "function": name });
+        serde_json::from_value::<Op>(long).ok()
+    };
+    FAMILIES.iter().find_map(of_family)
 }
 
 fn read_long(name: &str, attributes: &Map<String, Value>) -> Result<Op, Problem> {

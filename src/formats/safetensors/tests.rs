@@ -31,7 +31,7 @@ fn weights() -> Buffer {
     let kernel = Tensor::from_slice([3, 2], &[1.0f32, 2.0, 3.0, 4.0, 5.0, 6.0]).unwrap();
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join(WEIGHTS_FILE);
-    weights::write(&BTreeMap::from([("dense/kernel".to_owned(), kernel)]), &path).unwrap();
+    weights::write(&BTreeMap::from([("dense/kernel".to_owned(), kernel)]), None, &path).unwrap();
     Buffer::map_file(&path).unwrap()
 }
 
@@ -181,6 +181,106 @@ fn variables_are_shared_by_signatures() {
     assert_eq!(run(&load(folder.path()).unwrap().signatures["add"], &[]), [Tensor::scalar(5.0f32)]);
 }
 
+/// Doubles `x` until it is above `limit`, and counts: 3 -> 6 -> 12 -> 24.
+const LOOP: &str = r#"{
+  "format": "kinglet/1",
+  "constants": {"limit": {"dtype": "float", "data": 20}, "one": {"dtype": "int32", "data": 1}},
+  "graphs": {
+    "below": {
+      "inputs": [{"name": "x", "dtype": "float"}, {"name": "n", "dtype": "int32"}],
+      "outputs": ["y"],
+      "nodes": [{"op": "Less", "inputs": ["x", "limit"], "outputs": ["y"]}]
+    },
+    "step": {
+      "inputs": [{"name": "x", "dtype": "float"}, {"name": "n", "dtype": "int32"}],
+      "outputs": ["y", "m"],
+      "nodes": [
+        {"op": "Add", "inputs": ["x", "x"], "outputs": ["y"]},
+        {"op": "Add", "inputs": ["n", "one"], "outputs": ["m"]}
+      ]
+    }
+  },
+  "signatures": {
+    "info": {"callable": false, "inputs": {}, "outputs": {"done": {"dtype": null, "tensor": "op"}}},
+    "serving_default": {
+      "inputs": {"x": {"dtype": "float", "shape": []}, "n": {"dtype": "int32", "shape": []}},
+      "outputs": {"y": {"dtype": "float"}, "m": {"dtype": "int32"}},
+      "nodes": [{"op": "While", "condition": "below", "body": "step", "inputs": ["x", "n"], "outputs": ["y", "m"]}]
+    }
+  }
+}"#;
+
+#[test]
+fn loops_run_graphs_of_the_file() {
+    let model = load_parts(Path::new("m/1"), LOOP, None).unwrap();
+    let inputs = [Tensor::scalar(0i32), Tensor::scalar(3.0f32)];
+    let expected = [Tensor::scalar(3i32), Tensor::scalar(24.0f32)];
+    assert_eq!(run(&model.signatures["serving_default"], &inputs), expected);
+    assert_eq!(model.definitions["info"].outputs["done"].dtype, 0);
+    let folder = tempfile::tempdir().unwrap();
+    save(&model, folder.path()).unwrap();
+    let again = load(folder.path()).unwrap();
+    assert_eq!(again.definitions, model.definitions);
+    assert_eq!(run(&again.signatures["serving_default"], &inputs), expected);
+}
+
+#[test]
+fn graphs_with_mistakes_are_refused() {
+    for (from, to, expected) in [
+        ("\"body\": \"step\"", "\"body\": \"stop\"", "\"graphs\" has no \"stop\""),
+        ("\"op\": \"Less\"", "\"op\": \"Lesser\"", "Lesser (1x, first at graphs.below.nodes[0])"),
+        ("[\"x\", \"limit\"]", "[\"z\", \"limit\"]", "graphs.below.nodes[0] (Less): it reads \"z\""),
+        ("\"outputs\": [\"y\", \"m\"],", "\"outputs\": [\"y\", \"k\"],", "graphs.step.outputs: no input"),
+        (
+            "{\"op\": \"Add\", \"inputs\": [\"x\", \"x\"], \"outputs\": [\"y\"]}",
+            r#"{"op": "If", "then_branch": "step", "else_branch": "step", "inputs": ["one", "x", "n"], "outputs": ["y"]}"#,
+            "graph \"step\" contains itself",
+        ),
+        (
+            "\"callable\": false,",
+            "\"callable\": false, \"nodes\": [{\"op\": \"Add\", \"outputs\": []}],",
+            "signatures.info.nodes",
+        ),
+    ] {
+        assert!(LOOP.contains(from), "{from}");
+        let error = load_parts(Path::new("m/1"), &LOOP.replacen(from, to, 1), None).unwrap_err().to_string();
+        assert!(error.contains(expected), "{error}");
+    }
+}
+
+#[test]
+fn changed_files_are_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let numbers: Vec<String> = (0..20).map(|number| number.to_string()).collect();
+    let stored =
+        format!("\"constants\": {{\"big\": {{\"dtype\": \"float\", \"data\": [{}]}}, ", numbers.join(", "));
+    let text = DENSE.replace("\"constants\": {", &stored);
+    let text = text.replace("\"outputs\": {", "\"outputs\": {\"big\": {\"dtype\": \"float\"}, ");
+    save(&parse(&text).unwrap(), folder.path()).unwrap();
+    let [model, weights] = [MODEL_FILE, WEIGHTS_FILE].map(|name| folder.path().join(name));
+    let (text, bytes) = (fs::read(&model).unwrap(), fs::read(&weights).unwrap());
+    let refused = |expected: &str| {
+        let error = load(folder.path()).unwrap_err().to_string();
+        assert!(error.contains(expected), "{error}");
+    };
+    fs::write(&model, String::from_utf8(text.clone()).unwrap().replace("-100", "-101")).unwrap();
+    refused("not the text that the weights beside it were written with");
+    fs::write(&model, &text).unwrap();
+    let mut changed = bytes.clone();
+    *changed.last_mut().unwrap() ^= 1;
+    fs::write(&weights, &changed).unwrap();
+    refused("model.safetensors: the tensors are not those that were written");
+    fs::write(&weights, &bytes[..bytes.len() - 1]).unwrap();
+    refused("is it truncated?");
+    fs::write(&weights, &bytes[..0]).unwrap();
+    refused("too few");
+    fs::write(&weights, &bytes).unwrap();
+    fs::write(&model, &text[..text.len() - 2]).unwrap();
+    assert!(load(folder.path()).is_err());
+    fs::write(&model, &text).unwrap();
+    assert!(load(folder.path()).is_ok());
+}
+
 #[test]
 fn a_folder_without_model_is_named() {
     let folder = tempfile::tempdir().unwrap();
@@ -202,6 +302,14 @@ proptest! {
                 graph.inputs().iter().map(|input| Tensor::zeros(input.dtype, [1, 3]).unwrap()).collect();
             let _ = program.run(&inputs, &mut Vec::new(), &RunOptions::default());
         }
+    }
+
+    #[test]
+    fn no_graphs_panic(position in 0..LOOP.len(), len in 0usize..40, insert in "[\\[\\]{}\",:0-9a-z ]{0,12}") {
+        let mut bytes = LOOP.as_bytes().to_vec();
+        let end = (position + len).min(bytes.len());
+        bytes.splice(position..end, insert.bytes());
+        let _ = load_parts(Path::new("m/1"), &String::from_utf8_lossy(&bytes), None);
     }
 
     #[test]
@@ -227,7 +335,7 @@ fn the_documented_example_runs() {
     let tensors = tensors.map(|(name, dims)| (name.to_owned(), Tensor::zeros(DType::F32, dims).unwrap()));
     let folder = tempfile::tempdir().unwrap();
     fs::write(folder.path().join(MODEL_FILE), text).unwrap();
-    weights::write(&BTreeMap::from(tensors), &folder.path().join(WEIGHTS_FILE)).unwrap();
+    weights::write(&BTreeMap::from(tensors), None, &folder.path().join(WEIGHTS_FILE)).unwrap();
     let model = load(folder.path()).unwrap();
     let x = Tensor::from_slice([1, 4], &[1.0f32, 2.0, 3.0, 4.0]).unwrap();
     let probabilities = run(&model.signatures["serving_default"], &[x]);

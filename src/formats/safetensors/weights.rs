@@ -4,8 +4,14 @@
 //! comes out here are slices of the mapping.
 
 use crate::tensor::{Buffer, DType, Tensor};
-use safetensors::{Dtype as FileDType, SafeTensorError, SafeTensors, tensor::TensorView};
-use std::{collections::BTreeMap, fs::File, io::Write, path::Path};
+use safetensors::{Dtype as FileDType, SafeTensorError, SafeTensors};
+use serde_json::json;
+use std::{
+    collections::BTreeMap,
+    fs::File,
+    io::{BufWriter, Write},
+    path::Path,
+};
 
 const DTYPES: &[(FileDType, DType)] = &[
     (FileDType::BOOL, DType::Bool),
@@ -24,13 +30,62 @@ const DTYPES: &[(FileDType, DType)] = &[
     (FileDType::C64, DType::Complex64),
 ];
 
-/// The tensors of a file; an error is one line without the file's name.
-pub(in crate::formats) fn read(file: &Buffer) -> Result<BTreeMap<String, Tensor>, String> {
+/// Members of the header's metadata.
+const GRAPH_SUM: &str = "kinglet.graph.crc32c";
+const DATA_SUM: &str = "kinglet.data.crc32c";
+
+/// The data begins at a multiple of this, and so does every tensor whose length is one.
+const ALIGNMENT: usize = 64;
+
+/// The length of the header stands before it, in so many bytes.
+const PREFIX: usize = size_of::<u64>();
+
+/// Checksums (CRC-32C) that a file says to have been written with.
+#[derive(Debug, PartialEq)]
+pub(super) struct Sums {
+    graph: u32,
+    data: u32,
+    /// Where the tensors are, which `data` covers too.
+    places: Vec<u8>,
+    begin: usize,
+}
+
+impl Sums {
+    /// Whether `model.json` and the tensors are those that were written.
+    pub(super) fn check_graph(&self, text: &str) -> Result<(), String> {
+        let found = crc32c::crc32c(text.as_bytes());
+        match found == self.graph {
+            true => Ok(()),
+            false => Err(format!(
+                "this is not the text that the weights beside it were written with: its CRC-32C is {found:08x}, \
+                 but {:08x} was written; one of the two files was changed or exchanged",
+                self.graph
+            )),
+        }
+    }
+
+    /// Whether names, shapes, places and data of the tensors are those that were written.
+    pub(super) fn check_data(&self, file: &Buffer) -> Result<(), String> {
+        let data = file.as_bytes().get(self.begin..).unwrap_or_default();
+        let found = crc32c::crc32c_append(crc32c::crc32c(&self.places), data);
+        match found == self.data {
+            true => Ok(()),
+            false => Err(format!(
+                "the tensors are not those that were written: their CRC-32C is {found:08x}, but {:08x} was written; \
+                 the file is damaged or was changed",
+                self.data
+            )),
+        }
+    }
+}
+
+/// The tensors of a file, and its checksums where it has some; an error is one line without the file's name.
+pub(super) fn read(file: &Buffer) -> Result<(BTreeMap<String, Tensor>, Option<Sums>), String> {
     let (header, metadata) =
         SafeTensors::read_metadata(file.as_bytes()).map_err(|error| explain(&error, file.len()))?;
-    // The length of the header stands before it, in eight bytes.
-    let data = header + size_of::<u64>();
+    let data = header + PREFIX;
     let mut tensors = BTreeMap::new();
+    let mut places = Vec::new();
     for (name, info) in metadata.tensors() {
         let dtype = DTYPES.iter().find(|(file_dtype, _)| *file_dtype == info.dtype);
         let Some(&(_, dtype)) = dtype else {
@@ -42,9 +97,26 @@ pub(in crate::formats) fn read(file: &Buffer) -> Result<BTreeMap<String, Tensor>
             .ok_or_else(|| format!("tensor \"{name}\" reaches beyond the end of the file"))?;
         let tensor = Tensor::from_buffer(dtype, info.shape.as_slice(), buffer)
             .map_err(|error| format!("tensor \"{name}\": {error}"))?;
+        places.push(place(&name, dtype, &info.shape, begin));
         tensors.insert(name, tensor);
     }
-    Ok(tensors)
+    places.sort_unstable();
+    let sums = match metadata.metadata() {
+        Some(members) if members.contains_key(GRAPH_SUM) || members.contains_key(DATA_SUM) => {
+            let sum = |name: &str| {
+                let digits = members.get(name).and_then(|digits| u32::from_str_radix(digits, 16).ok());
+                digits.ok_or_else(|| format!("the metadata has no checksum {name}"))
+            };
+            Some(Sums { graph: sum(GRAPH_SUM)?, data: sum(DATA_SUM)?, places: places.concat(), begin: data })
+        }
+        _ => None,
+    };
+    Ok((tensors, sums))
+}
+
+/// One tensor of the header as it is covered by the checksum.
+fn place(name: &str, dtype: DType, shape: &[usize], begin: usize) -> Vec<u8> {
+    format!("{name}\0{dtype} {shape:?} {begin}\n").into_bytes()
 }
 
 fn explain(error: &SafeTensorError, len: usize) -> String {
@@ -65,19 +137,50 @@ pub(super) fn can_hold(dtype: DType) -> bool {
     DTYPES.iter().any(|&(_, known)| known == dtype)
 }
 
-/// Writes tensors whose dtypes it [`can_hold`].
-pub(super) fn write(tensors: &BTreeMap<String, Tensor>, path: &Path) -> std::io::Result<()> {
-    let mut views = Vec::with_capacity(tensors.len());
-    for (name, tensor) in tensors {
-        let dtype = DTYPES.iter().find(|&&(_, dtype)| dtype == tensor.dtype());
-        let &(dtype, _) = dtype.ok_or_else(|| std::io::Error::other(format!("{} tensor", tensor.dtype())))?;
-        let view = TensorView::new(dtype, tensor.shape().to_vec(), tensor.as_bytes());
-        views.push((name.as_str(), view.map_err(std::io::Error::other)?));
+/// Writes tensors whose dtypes it [`can_hold`], with checksums of them and of `text`, the model.json beside, where
+/// that is given.
+pub(super) fn write(
+    tensors: &BTreeMap<String, Tensor>,
+    text: Option<&str>,
+    path: &Path,
+) -> std::io::Result<()> {
+    let unknown = |dtype: DType| std::io::Error::other(format!("{dtype} has no place in the file"));
+    // No gaps are allowed. Whole lines first, then by the size of elements: all of them lie aligned.
+    let mut order: Vec<(&String, &Tensor)> = tensors.iter().collect();
+    order.sort_by_key(|(_, tensor)| {
+        let whole_lines = tensor.as_bytes().len().is_multiple_of(ALIGNMENT);
+        (!whole_lines, std::cmp::Reverse(tensor.dtype().alignment()))
+    });
+    let mut header = serde_json::Map::new();
+    let mut places = Vec::with_capacity(order.len());
+    let mut end = 0;
+    for (name, tensor) in &order {
+        let begin = end;
+        end += tensor.as_bytes().len();
+        let file_dtype = DTYPES.iter().find(|&&(_, dtype)| dtype == tensor.dtype());
+        let &(file_dtype, dtype) = file_dtype.ok_or_else(|| unknown(tensor.dtype()))?;
+        let shape = tensor.shape().to_vec();
+        places.push(place(name, dtype, &shape, begin));
+        let info = json!({ "dtype": file_dtype, "shape": shape, "data_offsets": [begin, end] });
+        header.insert((*name).clone(), info);
     }
-    safetensors::serialize_to_file(views, None, path).map_err(std::io::Error::other)?;
-    let file = File::options().append(true).open(path)?;
-    (&file).flush()?;
-    file.sync_all()
+    places.sort_unstable();
+    let sum = crc32c::crc32c(&places.concat());
+    let sum = order.iter().fold(sum, |sum, (_, tensor)| crc32c::crc32c_append(sum, tensor.as_bytes()));
+    if let Some(text) = text {
+        let graph = crc32c::crc32c(text.as_bytes());
+        let metadata = json!({ GRAPH_SUM: format!("{graph:08x}"), DATA_SUM: format!("{sum:08x}") });
+        header.insert("__metadata__".into(), metadata);
+    }
+    let mut header = serde_json::to_vec(&header)?;
+    header.resize((header.len() + PREFIX).next_multiple_of(ALIGNMENT) - PREFIX, b' ');
+    let mut file = BufWriter::new(File::create(path)?);
+    file.write_all(&(header.len() as u64).to_le_bytes())?;
+    file.write_all(&header)?;
+    for (_, tensor) in order {
+        file.write_all(tensor.as_bytes())?;
+    }
+    file.into_inner()?.sync_all()
 }
 
 #[cfg(test)]
@@ -105,7 +208,8 @@ mod tests {
         data.extend([1.5f32, -2.0].into_iter().flat_map(f32::to_le_bytes));
         data.extend((-7i64).to_le_bytes());
         let file = file(&header, &data);
-        let tensors = read(&file).unwrap();
+        let (tensors, sums) = read(&file).unwrap();
+        assert_eq!(sums, None);
         assert_eq!(tensors["a"], Tensor::from_slice([2], &[1.5f32, -2.0]).unwrap());
         assert_eq!(tensors["b"], Tensor::scalar(-7i64));
         assert!(file.as_bytes().as_ptr_range().contains(&tensors["a"].as_bytes().as_ptr()));
@@ -134,6 +238,56 @@ mod tests {
         ] {
             assert!(read(&bad).is_err());
         }
+    }
+
+    fn written() -> Vec<u8> {
+        let tensors = BTreeMap::from([
+            ("a".to_owned(), Tensor::from_slice([3], &[1u8, 2, 3]).unwrap()),
+            ("b".to_owned(), Tensor::from_slice([2, 8], &[0.5f32; 16]).unwrap()),
+            ("c".to_owned(), Tensor::from_slice([3], &[7i64, 8, 9]).unwrap()),
+            ("d".to_owned(), Tensor::from_slice([3], &[7i64, 8, 9]).unwrap()),
+        ]);
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("w");
+        write(&tensors, Some("text"), &path).unwrap();
+        let (read, sums) = read(&Buffer::map_file(&path).unwrap()).unwrap();
+        assert_eq!(read, tensors);
+        assert!(sums.unwrap().check_graph("text").is_ok());
+        std::fs::read(path).unwrap()
+    }
+
+    /// Whether a file is read and its data are what its checksum says.
+    fn holds(bytes: &[u8]) -> bool {
+        let file = Buffer::copy_of(bytes).unwrap();
+        let Ok((_, Some(sums))) = read(&file) else { return false };
+        sums.check_data(&file).is_ok() && sums.check_graph("text").is_ok()
+    }
+
+    #[test]
+    fn tensors_lie_aligned_and_other_tools_read_them() {
+        let bytes = written();
+        let file = SafeTensors::deserialize(&bytes).unwrap();
+        let (header, _) = SafeTensors::read_metadata(&bytes).unwrap();
+        assert_eq!((header + PREFIX) % ALIGNMENT, 0);
+        let place = |name: &str| file.tensor(name).unwrap().data().as_ptr().addr() - bytes.as_ptr().addr();
+        assert_eq!((place("b") % ALIGNMENT, place("c") % 8), (0, 0));
+    }
+
+    /// Every bit of the data and of what names it is covered.
+    #[test]
+    fn one_changed_bit_is_found() {
+        let bytes = written();
+        assert!(holds(&bytes));
+        for position in 0..bytes.len() {
+            let mut changed = bytes.clone();
+            changed[position] ^= 1;
+            let blank = bytes[position] == b' ' || matches!(bytes[position], b'{' | b'}' | b',' | b'[');
+            assert!(!holds(&changed) || blank, "byte {position}");
+        }
+        for length in 0..bytes.len() {
+            assert!(!holds(&bytes[..length]), "{length} bytes");
+        }
+        assert!(!holds(&[&bytes[..], b"more"].concat()));
     }
 
     proptest! {
