@@ -90,6 +90,13 @@ impl Backend for Cpu {
 }
 
 impl Cpu {
+    /// The graph as it runs: folded and fused. Compiling the result gives the same program, sooner.
+    pub fn fused(&self, graph: Arc<Graph>) -> Graph {
+        let threads = &self.threads;
+        let machine = Machine { kernels: self.kernels, threads, memory_limit: self.memory_limit };
+        passes::optimize(Arc::unwrap_or_clone(graph), &machine)
+    }
+
     /// A program that takes no lock on the variables: the graph around it holds one.
     pub(super) fn body(&self, graph: Arc<Graph>) -> CpuProgram {
         let graph = match self.optimizing {

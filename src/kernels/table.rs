@@ -14,6 +14,8 @@ pub struct Kernels {
     /// `portable`, `avx2`, `avx2vnni`, `avx512`, `avx512vnni`, `neon`, `neondot` or `neoni8mm`: the word for the environment
     /// variable `KINGLET_ISA`.
     pub name: &'static str,
+    /// What products are computed in.
+    pub products: Products,
     /// f32 lanes of a vector.
     pub lanes: usize,
     /// Rows of the matrix product's register tile, by the vectors in a row less one.
@@ -47,6 +49,16 @@ pub struct Kernels {
     pub(super) unary: unsafe fn(map::Unary, *const f32, *mut f32, usize),
 }
 
+/// What matrix products with known weights are computed in; sums are f32 always.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Products {
+    /// Every bit of both factors.
+    #[default]
+    F32,
+    /// Both factors rounded to brain floats.
+    Bf16,
+}
+
 impl Kernels {
     /// Rows of the widest register tile.
     pub(super) fn widest_tile_rows(&self) -> usize {
@@ -78,6 +90,7 @@ macro_rules! tier {
     ($name:literal, $isa:ty, $features:tt, depth_block: $depth_block:literal) => {
         Kernels {
             name: $name,
+            products: Products::F32,
             lanes: <$isa>::LANES,
             tile_rows: <$isa>::TILE_ROWS,
             tile_vectors: <$isa>::TILE_VECTORS,
@@ -201,6 +214,12 @@ pub fn available() -> &'static [&'static Kernels] {
 pub fn best() -> &'static Kernels {
     static BEST: OnceLock<&'static Kernels> = OnceLock::new();
     BEST.get_or_init(|| choose(std::env::var("KINGLET_ISA").ok().as_deref()))
+}
+
+/// As [`best`], with products in brain floats.
+pub fn in_brain_floats() -> &'static Kernels {
+    static TABLE: OnceLock<Kernels> = OnceLock::new();
+    TABLE.get_or_init(|| Kernels { products: Products::Bf16, ..*best() })
 }
 
 fn choose(wanted: Option<&str>) -> &'static Kernels {

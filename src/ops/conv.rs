@@ -1,10 +1,10 @@
 //! Convolution over one to three spatial dimensions, channels last.
 
 use super::{
-    Fact, Fused, Inferred, Lower, OpError, Operator, Padding, Step, expect_inputs, volume, window::Axis,
+    Fact, Fused, Inferred, Lower, OpError, Operator, Padding, Step, expect_inputs, matmul::in_brain_floats, volume, window::Axis,
 };
 use crate::{
-    kernels::{Conv2d, ConvPlan, PackedConv},
+    kernels::{BLayout, Conv2d, ConvPlan, PackedConv},
     tensor::{DType, Shape, Tensor},
 };
 use serde::{Deserialize, Serialize};
@@ -94,6 +94,13 @@ impl Conv {
     }
 }
 
+/// True for a convolution that is a matrix product of the image as it lies.
+fn is_product(conv: &Conv2d) -> bool {
+    let window = [conv.kernel_height, conv.kernel_width];
+    let same = (conv.in_height, conv.in_width) == (conv.out_height, conv.out_width);
+    conv.groups == 1 && window == [1, 1] && conv.stride == [1, 1] && same && (conv.pad_top, conv.pad_left) == (0, 0)
+}
+
 /// What is convolved.
 enum Geometry {
     Image(Conv2d),
@@ -161,6 +168,13 @@ impl Operator for Conv {
                 Ok(vec![Tensor::from_aligned(shape, out)?])
             }));
         };
+        if is_product(&conv) {
+            let rows = conv.batch * conv.in_height * conv.in_width;
+            let sizes = [rows, conv.in_channels, conv.out_channels];
+            if let Some(step) = in_brain_floats(cx, fused, sizes, BLayout::RowMajorKxN)? {
+                return Ok(step);
+            }
+        }
         let from: Vec<usize> = [1].into_iter().chain(bias_input).collect();
         let kind = if conv.groups == 1 { "conv" } else { "grouped conv" };
         let packed = cx.packed(kind, &from, || {

@@ -2,7 +2,7 @@
 
 use super::{Fact, Fused, Inferred, Io, Lower, OpError, Operator, Step, expect_inputs};
 use crate::{
-    kernels::{BLayout, PackedB, PackedView, pack_into, packed_len},
+    kernels::{BLayout, PackedB, PackedBf16, PackedView, Products, pack_into, packed_len},
     tensor::{DType, Shape, buffer::Plain},
 };
 use half::{bf16, f16};
@@ -77,6 +77,12 @@ impl MatMul {
         let Self { transpose_a, transpose_b, fused } = *self;
         let Sizes { m, k, n, batches } = sizes;
         let layout = if transpose_b { BLayout::RowMajorNxK } else { BLayout::RowMajorKxN };
+        if !transpose_a
+            && batches.len() == 1
+            && let Some(step) = in_brain_floats(cx, fused, [m, k, n], layout)?
+        {
+            return Ok(step);
+        }
         let a_scratch = if transpose_a { (m * k).next_multiple_of(16) } else { 0 };
         let matrices = batches.len();
         let weights = match (cx.value(1), matrices) {
@@ -142,6 +148,35 @@ impl MatMul {
         };
         Ok(Step::arena(run).with_scratch((a_scratch + b_scratch) * size_of::<f32>()))
     }
+}
+
+/// The product of input 0 and the known weights of input 1, both rounded to brain floats, where that was asked for.
+pub(super) fn in_brain_floats(
+    cx: &Lower<'_>,
+    fused: Fused,
+    [m, k, n]: [usize; 3],
+    layout: BLayout,
+) -> Result<Option<Step>, OpError> {
+    let bias = fused.bias_input().map(|index| cx.value(index));
+    let (Products::Bf16, Some(b), false) = (cx.kernels.products, cx.value(1), bias == Some(None)) else {
+        return Ok(None);
+    };
+    let from: Vec<usize> = [1].into_iter().chain(fused.bias_input()).collect();
+    let turned = layout == BLayout::RowMajorNxK;
+    let weights = cx.packed(if turned { "bf16, transposed" } else { "bf16" }, &from, || {
+        let bias = bias.flatten().map(|bias| bias.as_slice::<f32>()).transpose()?;
+        Ok(PackedBf16::pack(k, n, b.as_slice()?, layout, bias)?)
+    })?;
+    let scratch = weights.scratch(m).and_then(|pairs| pairs.checked_mul(size_of::<u32>()));
+    let scratch = scratch.ok_or_else(|| OpError::invalid("the product is larger than memory"))?;
+    let run = move |io: &mut Io<'_>| {
+        let (a, out) = (io.input::<f32>(0)?, io.next_output::<f32>()?);
+        let mut epilogue = fused.epilogue();
+        epilogue.residual = fused.residual_input().map(|index| io.input::<f32>(index)).transpose()?;
+        let (space, context) = (io.scratch::<u32>()?, io.context());
+        Ok(context.kernels.gemm_bf16(a, m, &weights, out, &epilogue, space, context.threads)?)
+    };
+    Ok(Some(Step::arena(run).with_scratch(scratch)))
 }
 
 impl Operator for MatMul {

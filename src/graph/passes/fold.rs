@@ -1,5 +1,6 @@
 //! Computes what depends on constants only, once instead of for every plan.
 
+use super::widen::widened;
 use crate::ops::Fact;
 use crate::{
     graph::{Graph, evaluate::Machine, evaluate::evaluate},
@@ -56,7 +57,7 @@ fn fold(mut graph: Graph, machine: &Machine<'_>, wanted: impl Fn(&Op) -> bool) -
 
 /// Operators that work for all inputs that `infer` lets pass.
 fn never_fails(op: &Op) -> bool {
-    matches!(op, Op::Transpose(_) | Op::Binary(_) | Op::Unary(_) | Op::Cast(_))
+    matches!(op, Op::Transpose(_) | Op::Binary(_) | Op::Unary(_) | Op::Cast(_) | Op::Dequantize(_))
 }
 
 /// The output of an operator, computed when it is looked at: weights that are about to be packed need not be in memory
@@ -67,7 +68,10 @@ fn later(machine: &Machine<'_>, op: &Op, inputs: Vec<Tensor>, output: &Fact) -> 
     Tensor::computed(output.dtype, output.shape.clone(), move || {
         let inputs: Vec<Tensor> = inputs.iter().map(Tensor::fresh).collect();
         let machine = Machine { kernels, threads: &threads, memory_limit };
-        let made = evaluate(&machine, &op, &inputs).ok()?.into_iter().next();
+        let made = match widened(&op, &inputs) {
+            Some(made) => Some(made),
+            None => evaluate(&machine, &op, &inputs).ok()?.into_iter().next(),
+        };
         inputs.iter().for_each(Tensor::release);
         made
     })

@@ -13,11 +13,14 @@ mod epilogue;
 mod fold;
 mod layer_norm;
 mod layout;
+mod narrow;
 mod pad;
 mod quantized;
 mod shapes;
+mod widen;
 
 pub use clean::clean;
+pub use narrow::{Narrow, narrow_weights};
 
 use super::{Graph, evaluate::Machine};
 
