@@ -36,6 +36,9 @@ fn main() -> ExitCode {
             None => done(local::bench::bench(&arguments, &mut stdout())),
             Some(record) => told(server::replay(record, &arguments.model.model, arguments.iterations)),
         },
+        Command::Convert(arguments) => done(local::convert::convert(&arguments, &mut stdout())),
+        Command::Bundle(arguments) => done(local::bundle::bundle(&arguments, &mut stdout())),
+        Command::NewKey(path) => done(local::bundle::new_key(&path, &mut stdout())),
         Command::NewToken(options) => told(server::new_token(options)),
         Command::Health(options) => told(server::health(&options)),
         Command::Doctor(options, unknown) => {

@@ -56,6 +56,18 @@ pub(super) fn all() -> Vec<Subcommand> {
             )
         },
         Subcommand {
+            flags: of_clap(&local::convert_command()),
+            ..command("convert", "SRC DST [flags]", "Convert any model to a folder that loads fastest.")
+        },
+        Subcommand {
+            flags: of_clap(&local::bundle_command()),
+            ..command("bundle", "[NAME=]PATH... -o FILE", "Put server and models into one file.")
+        },
+        Subcommand {
+            words: &["new"],
+            ..command("key", "new FILE", "Make keys that sign and verify models.")
+        },
+        Subcommand {
             flags: serve_flags(),
             ..command(
                 "doctor",

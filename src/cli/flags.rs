@@ -297,6 +297,13 @@ pub static FLAGS: &[Flag] = &[
         "Let other machines in without tokens. Without this an --address that is not this machine's own needs them.",
     ),
     flag(
+        "verify_key",
+        Security,
+        FILE,
+        "",
+        "Public key (PEM): models that are not signed with it, or were changed, are refused (docs/CONVERT.md).",
+    ),
+    flag(
         "file_system_poll_wait_seconds",
         Loading,
         NUMBER,
@@ -499,6 +506,13 @@ pub static FLAGS: &[Flag] = &[
         NUMBER,
         "200",
         "After an answer, look for the next request for so long before sleeping, while that pays off; 0 is never.",
+    ),
+    flag(
+        "precision",
+        Kinglet,
+        TEXT,
+        "f32",
+        "f32 or bf16: what products are computed in. bf16 is faster on CPUs that have it and keeps two to three digits.",
     ),
     flag(
         "record_requests",

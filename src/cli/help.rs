@@ -14,6 +14,8 @@ Examples:
   kinglet bench /models/iris/1 --profile             how long it takes, and where (kinglet bench --help)
   kinglet doctor --models_dir=/models                what would keep such a server from working well
   kinglet generate systemd                           the unit of a service (also container, kserve, man, completions)
+  kinglet convert net.onnx /models/net               any model as a folder that loads fastest (kinglet convert --help)
+  kinglet bundle net.onnx -o detector                one file that is server and model (kinglet bundle --help)
 
 Every flag can be given as KINGLET_<FLAG> in the environment; dashes may stand for underscores.";
 

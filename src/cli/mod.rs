@@ -73,6 +73,12 @@ pub enum Command {
     Run(Box<local::RunArguments>),
     /// Time a model.
     Bench(Box<local::BenchArguments>),
+    /// Convert a model.
+    Convert(Box<local::ConvertArguments>),
+    /// Put models and server into one file.
+    Bundle(Box<local::BundleArguments>),
+    /// Make keys to sign with.
+    NewKey(std::path::PathBuf),
     /// Make a token.
     NewToken(TokenOptions),
     /// Ask a running server whether it is ready.
@@ -111,6 +117,14 @@ pub fn parse(
         }
         "run" => or_help(local::RunArguments::parse(rest).map(|run| Command::Run(Box::new(run)))),
         "bench" => or_help(local::BenchArguments::parse(rest).map(|bench| Command::Bench(Box::new(bench)))),
+        "convert" => {
+            or_help(local::ConvertArguments::parse(rest).map(|line| Command::Convert(Box::new(line))))
+        }
+        "bundle" => or_help(local::BundleArguments::parse(rest).map(|line| Command::Bundle(Box::new(line)))),
+        "key" => match rest {
+            [new, path] if new == "new" && !path.starts_with('-') => Ok(Command::NewKey(path.into())),
+            _ => Err(CliError::Usage(KEY_USAGE.to_owned())),
+        },
         "token" if wants_help(rest) => Ok(Command::Help(token::HELP.to_owned())),
         "token" => TokenOptions::parse(rest).map(Command::NewToken),
         "health" if wants_help(rest) => Ok(Command::Help(health::HELP.to_owned())),
@@ -127,6 +141,9 @@ pub fn parse(
         other => Err(CliError::UnknownCommand(other.to_owned())),
     }
 }
+
+const KEY_USAGE: &str = "Usage: kinglet key new FILE\n\nWrites a private key to FILE and the public one to FILE.pub \
+                         (Ed25519, PEM).";
 
 fn or_help(parsed: Result<Command, CliError>) -> Result<Command, CliError> {
     match parsed {

@@ -72,6 +72,8 @@ pub struct Options {
     pub auth_tokens_file: Option<PathBuf>,
     /// Failures of one address before it is refused unseen; 0 has no limit.
     pub auth_failures_per_minute: u32,
+    /// The public key that every model must be signed with.
+    pub verify_key: Option<PathBuf>,
     /// Other machines are let in without tokens.
     pub insecure: bool,
     /// TLS on every port.
@@ -120,6 +122,8 @@ pub struct Options {
     pub threads: usize,
     /// How long the network loop looks for the next request after an answer before it sleeps.
     pub busy_poll: Duration,
+    /// Products are computed in brain floats.
+    pub brain_floats: bool,
     /// What clients may use.
     pub limits: NetworkLimits,
     /// Where a sample of calls is written.
@@ -168,6 +172,7 @@ impl Options {
             auth_tokens_file: values.path("auth_tokens_file"),
             auth_failures_per_minute: u32::try_from(values.count("auth_failures_per_minute")?)
                 .map_err(|_| values.refuse("auth_failures_per_minute", "a number below 4294967296"))?,
+            verify_key: values.path("verify_key"),
             insecure: values.switch("insecure")?,
             tls: values.switch("tls")?,
             tls_identity: tls_identity(values)?,
@@ -196,6 +201,11 @@ impl Options {
             workers: or(values.count("workers")?, classic_workers),
             threads: threads(values, cpus)?,
             busy_poll: values.duration("busy_poll_micros", Duration::from_micros(1))?,
+            brain_floats: match values.text("precision").as_str() {
+                "f32" => false,
+                "bf16" => true,
+                _ => return Err(values.refuse("precision", "one of f32, bf16")),
+            },
             limits: NetworkLimits::from_values(values, strict)?,
             record_requests: values.path("record_requests"),
             record_sample: values.share("record_sample")?,

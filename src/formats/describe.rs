@@ -18,7 +18,7 @@ pub fn describe(model: &LoadedModel) -> String {
     }
     let parameters = distinct_parameters(model);
     line(&mut text, format_args!("parameters: {}", grouped(parameters)));
-    line(&mut text, format_args!("memory of weights: {}", bytes(model.weight_bytes)));
+    line(&mut text, format_args!("memory of weights: {}", bytes_text(model.weight_bytes)));
     line(&mut text, format_args!("every operator is supported"));
     text
 }
@@ -85,7 +85,8 @@ fn grouped(number: usize) -> String {
     text
 }
 
-fn bytes(count: usize) -> String {
+/// `17226` as `17.2 kB`.
+pub fn bytes_text(count: usize) -> String {
     match count {
         0..10_000 => format!("{count} bytes"),
         10_000..10_000_000 => format!("{:.1} kB", count as f64 / 1e3),

@@ -37,6 +37,14 @@ pub enum FormatError {
         /// What it is and what to do.
         reason: String,
     },
+    /// The files are not those that the holder of a key signed.
+    #[error("{}: {reason}", path.display())]
+    Unsigned {
+        /// The folder or the bundle.
+        path: PathBuf,
+        /// What is missing or changed.
+        reason: String,
+    },
     /// The model needs operators that kinglet has not.
     #[error("{0}")]
     MissingOperators(MissingOperators),
@@ -60,6 +68,10 @@ impl FormatError {
 
     pub(crate) fn unsupported(path: impl Into<PathBuf>, reason: impl Into<String>) -> Self {
         Self::Unsupported { path: path.into(), reason: reason.into() }
+    }
+
+    pub(crate) fn unsigned(path: impl Into<PathBuf>, reason: impl Into<String>) -> Self {
+        Self::Unsigned { path: path.into(), reason: reason.into() }
     }
 
     pub(crate) fn io(path: impl Into<PathBuf>, error: &std::io::Error) -> Self {

@@ -3,22 +3,26 @@
 #![forbid(unsafe_code)]
 
 pub mod built_in;
+pub mod bundle;
 mod data_type;
 mod definition;
 mod describe;
 mod einsum;
 mod error;
+mod files;
 mod hugging_face;
 mod identity;
 pub mod npz;
 pub mod onnx;
 pub mod safetensors;
 pub mod saved_model;
+pub mod signed;
 mod stop;
 
 pub use data_type::{data_type, dtype_of};
-pub use describe::describe;
+pub use describe::{bytes_text, describe};
 pub use error::{FormatError, MissingOperator, MissingOperators};
+pub use files::Files;
 
 use crate::{
     graph::Graph,

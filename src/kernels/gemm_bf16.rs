@@ -254,7 +254,7 @@ mod fast {
             // SAFETY: lanes beyond the row are masked off when reading, and pairs beyond it when writing.
             unsafe {
                 let row = _mm512_maskz_loadu_ps(mask, from.as_ptr().add(at));
-                let rounded: __m256i = std::mem::transmute(_mm512_cvtneps_pbh(row));
+                let rounded = std::mem::transmute::<__m256bh, __m256i>(_mm512_cvtneps_pbh(row));
                 _mm256_mask_storeu_epi32(to.as_mut_ptr().add(at / 2).cast(), pairs, rounded);
             }
             at += 16;
@@ -300,11 +300,11 @@ mod fast {
             // SAFETY: `at` is below `pairs`, the number of rows of weights and of elements of each row of `a`.
             unsafe {
                 let panel = weights.as_ptr().add(at * COLUMNS);
-                let w0: __m512bh = std::mem::transmute(_mm512_loadu_si512(panel.cast()));
-                let w1: __m512bh = std::mem::transmute(_mm512_loadu_si512(panel.add(16).cast()));
+                let w0 = std::mem::transmute::<__m512i, __m512bh>(_mm512_loadu_si512(panel.cast()));
+                let w1 = std::mem::transmute::<__m512i, __m512bh>(_mm512_loadu_si512(panel.add(16).cast()));
                 for row in 0..R {
                     let pair = *rows.get_unchecked(row * pairs + at);
-                    let x: __m512bh = std::mem::transmute(_mm512_set1_epi32(pair as i32));
+                    let x = std::mem::transmute::<__m512i, __m512bh>(_mm512_set1_epi32(pair as i32));
                     left[row] = _mm512_dpbf16_ps(left[row], x, w0);
                     right[row] = _mm512_dpbf16_ps(right[row], x, w1);
                 }

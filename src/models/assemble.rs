@@ -125,6 +125,7 @@ impl From<FormatError> for Error {
         match error {
             FormatError::NotFound(_) | FormatError::Io { .. } => Error::not_found(text),
             FormatError::Invalid { .. } => Error::data_loss(text),
+            FormatError::Unsigned { .. } => Error::permission_denied(text),
             FormatError::Unsupported { .. } | FormatError::MissingOperators(_) => Error::unimplemented(text),
             FormatError::Node { .. } => Error::invalid_argument(text),
             FormatError::Initialise(_) => Error::internal(text),

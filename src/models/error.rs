@@ -131,6 +131,10 @@ constructors! {
     invalid_argument => InvalidArgument,
     /// The thing named does not exist.
     not_found => NotFound,
+    /// The thing to be made exists.
+    already_exists => AlreadyExists,
+    /// The caller may not, or what it asks for may not be used.
+    permission_denied => PermissionDenied,
     /// The server's state does not allow it.
     failed_precondition => FailedPrecondition,
     /// Not supported.

@@ -6,6 +6,7 @@
 mod assemble;
 mod batch;
 mod config;
+pub mod convert;
 mod error;
 mod example;
 #[cfg(test)]

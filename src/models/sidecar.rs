@@ -10,17 +10,17 @@ use super::{
         Activation, Anchors, BoxFormat, Classification, Detection, Head, Labels, Nms, Postprocess,
     },
 };
+use crate::{formats::Files, tensor::Buffer};
 use serde::Deserialize;
 use std::{
     collections::BTreeMap,
-    fs,
     path::{Path, PathBuf},
     sync::Arc,
 };
 
 /// The name of the file.
 pub const FILE: &str = "kinglet.toml";
-const MAX_FILE: u64 = 1 << 20;
+const MAX_FILE: usize = 1 << 20;
 const MAX_LABELS: usize = 1 << 20;
 /// Edge of an input; a typo must not ask for a terabyte.
 const MAX_SIZE: usize = 8192;
@@ -155,35 +155,82 @@ struct RawTable {
     labels: BTreeMap<String, RawLabels>,
 }
 
-/// Applies the kinglet.toml of a version folder, or of the folder above, to its servable; without one, nothing happens.
+/// Applies the kinglet.toml of a version, or of the folder above, to its servable; without one, nothing happens.
 ///
 /// # Errors
 /// The file cannot be read, has a mistake, or names what the model does not have.
-pub fn apply(servable: &mut Servable, version_folder: &Path) -> Result<(), Error> {
-    let above = version_folder
-        .file_name()
-        .and_then(|name| name.to_str())
-        .is_some_and(|name| name.parse::<u64>().is_ok());
-    let folders = [Some(version_folder), version_folder.parent().filter(|_| above)];
-    let Some(folder) = folders.into_iter().flatten().find(|folder| folder.join(FILE).is_file()) else {
-        return Ok(());
-    };
-    let path = folder.join(FILE);
+pub fn apply(servable: &mut Servable, version: &Files) -> Result<(), Error> {
+    let Some((files, path, text)) = find(version)? else { return Ok(()) };
     let wrong = |text: String| Error::invalid_argument(format!("{}: {text}", path.display()));
-    let text = read(&path).map_err(|error| wrong(error.to_string()))?;
     let file: File = toml::from_str(&text).map_err(|error| wrong(error.to_string().trim().to_owned()))?;
-    file.apply(servable, folder).map_err(wrong)
+    file.apply(servable, &files).map_err(wrong)
 }
 
-fn read(path: &Path) -> std::io::Result<String> {
-    match fs::metadata(path)?.len() {
-        0..=MAX_FILE => fs::read_to_string(path),
-        _ => Err(std::io::Error::other("the file is longer than a megabyte")),
+/// A kinglet.toml that can stand beside a copy of the model, and the files that it names by their new names: they
+/// stand beside it, too. `None` where there is none.
+///
+/// # Errors
+/// As [`apply`]; also where the text writes a path in a way that cannot be replaced.
+pub fn portable(version: &Files) -> Result<Option<(String, BTreeMap<String, Buffer>)>, Error> {
+    let Some((files, path, mut text)) = find(version)? else { return Ok(None) };
+    let wrong = |text: String| Error::invalid_argument(format!("{}: {text}", path.display()));
+    let file: File = toml::from_str(&text).map_err(|error| wrong(error.to_string().trim().to_owned()))?;
+    let of_output = file.output.iter().filter_map(|output| output.labels.as_ref());
+    let of_table = file.table.iter().flat_map(|table| table.labels.values());
+    let mut copied = BTreeMap::new();
+    let mut sources: BTreeMap<&Path, String> = BTreeMap::new();
+    for labels in of_output.chain(of_table) {
+        let RawLabels::File(source) = labels else { continue };
+        if sources.contains_key(source.as_path()) {
+            continue;
+        }
+        let content = files.read(source);
+        let content = content.map_err(|error| wrong(format!("labels: {}: {error}", source.display())))?;
+        let name = source.file_name().and_then(|name| name.to_str()).unwrap_or("labels.txt");
+        let numbered = (1..).map(|number| format!("{number}-{name}"));
+        let mut names = std::iter::once(name.to_owned()).chain(numbered);
+        let name = names.find(|name| !copied.contains_key(name) && name != FILE).unwrap_or_default();
+        copied.insert(name.clone(), content);
+        sources.insert(source, name);
     }
+    for (source, name) in sources {
+        let (old, new) = (source.display().to_string(), format!("{name:?}"));
+        if old == name {
+            continue;
+        }
+        let quoted = [format!("\"{old}\""), format!("'{old}'")];
+        let Some(quoted) = quoted.iter().find(|quoted| text.contains(quoted.as_str())) else {
+            return Err(wrong(format!(
+                "labels = {old:?} is a path that leaves the folder, written in a way that cannot be replaced"
+            )));
+        };
+        text = text.replace(quoted.as_str(), &new);
+    }
+    Ok(Some((text, copied)))
+}
+
+/// The kinglet.toml of a version, where it is, and the files beside it.
+fn find(version: &Files) -> Result<Option<(Files, PathBuf, String)>, Error> {
+    for files in std::iter::once(version.clone()).chain(version.above()) {
+        let path = files.place(Path::new(FILE));
+        let wrong = |error: std::io::Error| Error::invalid_argument(format!("{}: {error}", path.display()));
+        if let Some(text) = files.find(Path::new(FILE)).map_err(wrong)? {
+            let text = text_of(&text).map_err(wrong)?;
+            return Ok(Some((files, path, text)));
+        }
+    }
+    Ok(None)
+}
+
+fn text_of(content: &Buffer) -> std::io::Result<String> {
+    if content.len() > MAX_FILE {
+        return Err(std::io::Error::other("the file is longer than a megabyte"));
+    }
+    String::from_utf8(content.as_bytes().to_vec()).map_err(std::io::Error::other)
 }
 
 impl File {
-    fn apply(self, servable: &mut Servable, folder: &Path) -> Result<(), String> {
+    fn apply(self, servable: &mut Servable, files: &Files) -> Result<(), String> {
         if let Some(name) = &self.signature
             && servable.signature(name).is_none()
         {
@@ -208,7 +255,7 @@ impl File {
                 return Err(format!("{place}: no signature of the model has this input"));
             }
         }
-        let output = self.output.map(|output| output.postprocess(folder)).transpose();
+        let output = self.output.map(|output| output.postprocess(files)).transpose();
         let output = output.map_err(|error| format!("[output]: {error}"))?;
         if let Some(output) = &output {
             let read: Vec<&str> = match output {
@@ -225,7 +272,7 @@ impl File {
                 return Err(format!("[output]: no signature of the model has an output {missing:?}"));
             }
         }
-        let table = self.table.map(|table| table.table(folder)).transpose();
+        let table = self.table.map(|table| table.table(files)).transpose();
         servable.declared = Declared {
             signature: self.signature,
             output,
@@ -343,12 +390,13 @@ impl RawImage {
 }
 
 impl RawLabels {
-    fn read(self, folder: &Path) -> Result<Labels, String> {
+    fn read(self, files: &Files) -> Result<Labels, String> {
         let names: Vec<String> = match self {
             RawLabels::Names(names) => names,
             RawLabels::File(path) => {
-                let path = folder.join(path);
-                let text = read(&path).map_err(|error| format!("labels: {}: {error}", path.display()))?;
+                let text = files.read(&path).and_then(|content| text_of(&content));
+                let text =
+                    text.map_err(|error| format!("labels: {}: {error}", files.place(&path).display()))?;
                 text.lines().map(|line| line.trim().to_owned()).filter(|line| !line.is_empty()).collect()
             }
         };
@@ -360,8 +408,8 @@ impl RawLabels {
 }
 
 impl RawTable {
-    fn table(self, folder: &Path) -> Result<Table, String> {
-        let labels = self.labels.into_iter().map(|(name, labels)| Ok((name, labels.read(folder)?)));
+    fn table(self, files: &Files) -> Result<Table, String> {
+        let labels = self.labels.into_iter().map(|(name, labels)| Ok((name, labels.read(files)?)));
         Ok(Table {
             columns: self.columns,
             echo: self.echo,
@@ -372,7 +420,7 @@ impl RawTable {
 }
 
 impl RawOutput {
-    fn postprocess(self, folder: &Path) -> Result<Postprocess, String> {
+    fn postprocess(self, files: &Files) -> Result<Postprocess, String> {
         match self.kind.as_str() {
             "classification" => {
                 let table = [
@@ -381,7 +429,7 @@ impl RawOutput {
                     ("sigmoid", Activation::Sigmoid),
                 ];
                 let activation = one_of("activation", self.activation.as_deref().unwrap_or("none"), &table)?;
-                let labels = self.labels.map(|labels| labels.read(folder)).transpose()?.unwrap_or_default();
+                let labels = self.labels.map(|labels| labels.read(files)).transpose()?.unwrap_or_default();
                 let top = self.top.unwrap_or(5).clamp(1, 1000);
                 Ok(Postprocess::Classification(Classification {
                     tensor: self.tensor,
@@ -390,13 +438,13 @@ impl RawOutput {
                     activation,
                 }))
             }
-            "detection" => self.detection(folder).map(Postprocess::Detection),
+            "detection" => self.detection(files).map(Postprocess::Detection),
             other => Err(format!("kind = {other:?}: classification or detection is expected")),
         }
     }
 
-    fn detection(mut self, folder: &Path) -> Result<Detection, String> {
-        let labels = self.labels.take().map(|labels| labels.read(folder)).transpose()?.unwrap_or_default();
+    fn detection(mut self, files: &Files) -> Result<Detection, String> {
+        let labels = self.labels.take().map(|labels| labels.read(files)).transpose()?.unwrap_or_default();
         let default = Nms::default();
         let nms = Nms {
             score_threshold: self.score_threshold.unwrap_or(default.score_threshold),
@@ -489,6 +537,7 @@ mod tests {
         models::fakes::{self, Returns},
         tensor::DType,
     };
+    use std::fs;
 
     fn with(text: &str) -> Result<Servable, String> {
         let signature = fakes::signature(
@@ -503,7 +552,7 @@ mod tests {
         fs::create_dir(&version).unwrap();
         fs::write(folder.path().join(FILE), text).unwrap();
         fs::write(folder.path().join("labels.txt"), "cat\n\n dog \n").unwrap();
-        apply(&mut servable, &version).map_err(|error| error.message.into_owned())?;
+        apply(&mut servable, &Files::of_folder(version)).map_err(|error| error.message.into_owned())?;
         Ok(servable)
     }
 
@@ -564,6 +613,25 @@ mod tests {
             assert!(error.contains(part) && error.contains(FILE), "{text}: {error}");
         }
         assert!(with("").is_ok());
+    }
+
+    #[test]
+    fn a_copy_takes_the_files_that_it_names_along() {
+        let folder = tempfile::tempdir().unwrap();
+        for (name, text) in [("labels.txt", "a\nb"), ("m/labels.txt", "c"), ("m/1/x", "")] {
+            fs::create_dir_all(folder.path().join(name).parent().unwrap()).unwrap();
+            fs::write(folder.path().join(name), text).unwrap();
+        }
+        let text = "[output]\nkind = 'classification'\nlabels = 'labels.txt'\n\
+                    [table.labels]\ny = \"../labels.txt\"\nz = ['w']\n";
+        fs::write(folder.path().join("m").join(FILE), text).unwrap();
+        let version = Files::of_folder(folder.path().join("m/1"));
+        let (copy, files) = portable(&version).unwrap().unwrap();
+        assert_eq!(copy, text.replace("\"../labels.txt\"", "\"1-labels.txt\""));
+        let files: Vec<(&str, &[u8])> =
+            files.iter().map(|(name, file)| (name.as_str(), file.as_bytes())).collect();
+        assert_eq!(files, [("1-labels.txt", &b"a\nb"[..]), ("labels.txt", b"c")]);
+        assert!(portable(&Files::of_folder(folder.path())).unwrap().is_none());
     }
 
     proptest::proptest! {

@@ -6,11 +6,12 @@
 
 use super::Error;
 use crate::{
+    formats::Files,
     proto::tensorflow::serving::{PredictionLog, prediction_log::LogType},
     tensor::{Buffer, Bytes},
 };
 use prost::Message;
-use std::{io::ErrorKind, path::Path};
+use std::path::Path;
 
 /// Where the requests are, below a version's folder.
 pub const WARMUP_FILE: &str = "assets.extra/tf_serving_warmup_requests";
@@ -18,17 +19,15 @@ pub const WARMUP_FILE: &str = "assets.extra/tf_serving_warmup_requests";
 /// Records above this number are refused.
 pub const MAX_RECORDS: usize = 1000;
 
-/// The requests of a version's folder; none when it has no such file.
+/// The requests of a version; none when it has no such file.
 ///
 /// `DATA_LOSS` for a file that is not in the record format, `INVALID_ARGUMENT` for too many records or one
 /// that is no `PredictionLog`.
-pub fn requests(version_folder: &Path) -> Result<Vec<LogType>, Error> {
-    let path = version_folder.join(WARMUP_FILE);
-    match Buffer::map_file(&path) {
-        Ok(file) => decode(file.as_bytes(), &path),
-        Err(error) if error.kind() == ErrorKind::NotFound => Ok(Vec::new()),
-        // A version that is a file has no folder below it.
-        Err(error) if error.kind() == ErrorKind::NotADirectory => Ok(Vec::new()),
+pub fn requests(version: &Files) -> Result<Vec<LogType>, Error> {
+    let path = version.place(Path::new(WARMUP_FILE));
+    match version.find(Path::new(WARMUP_FILE)) {
+        Ok(Some(file)) => decode(file.as_bytes(), &path),
+        Ok(None) => Ok(Vec::new()),
         Err(error) => Err(Error::data_loss(format!("{}: {error}", path.display()))),
     }
 }
@@ -136,7 +135,7 @@ mod tests {
         let file = [record(&log(predict())), record(&log(predict()))].concat();
         assert_eq!(read(&file).unwrap().len(), 2);
         assert_eq!(read(b"").unwrap().len(), 0);
-        assert!(requests(Path::new("/nonexistent")).unwrap().is_empty());
+        assert!(requests(&Files::of_folder("/nonexistent")).unwrap().is_empty());
     }
 
     #[test]

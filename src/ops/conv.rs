@@ -1,7 +1,8 @@
 //! Convolution over one to three spatial dimensions, channels last.
 
 use super::{
-    Fact, Fused, Inferred, Lower, OpError, Operator, Padding, Step, expect_inputs, matmul::in_brain_floats, volume, window::Axis,
+    Fact, Fused, Inferred, Lower, OpError, Operator, Padding, Step, expect_inputs, matmul::in_brain_floats,
+    volume, window::Axis,
 };
 use crate::{
     kernels::{BLayout, Conv2d, ConvPlan, PackedConv},
@@ -98,7 +99,11 @@ impl Conv {
 fn is_product(conv: &Conv2d) -> bool {
     let window = [conv.kernel_height, conv.kernel_width];
     let same = (conv.in_height, conv.in_width) == (conv.out_height, conv.out_width);
-    conv.groups == 1 && window == [1, 1] && conv.stride == [1, 1] && same && (conv.pad_top, conv.pad_left) == (0, 0)
+    conv.groups == 1
+        && window == [1, 1]
+        && conv.stride == [1, 1]
+        && same
+        && (conv.pad_top, conv.pad_left) == (0, 0)
 }
 
 /// What is convolved.

@@ -7,18 +7,18 @@ use crate::{
         Options,
         local::{InspectArguments, shape_for},
     },
-    formats::{self, LoadOptions, LoadedModel, built_in},
+    formats::{
+        self, Files, LoadOptions, LoadedModel, built_in, bundle,
+        signed::{self, PublicKey},
+    },
     graph::{Budget, Cpu},
-    kernels::{Threads, best},
+    kernels::{Threads, best, in_brain_floats},
     models::{
         BatchParameters, Error, Loader, Recorder, Registry, Scheduler, Servable, Stats, TensorInfo, batched,
-        estimate, image, reserve, sidecar,
+        convert::BATCHING_FILE, estimate, image, reserve, sidecar,
     },
 };
 use std::{path::Path, sync::Arc};
-
-/// Batching parameters of one version, in its folder.
-const PER_MODEL_FILE: &str = "batching_params.pbtxt";
 
 /// Loads any format for the CPU.
 pub(super) struct FormatLoader {
@@ -33,6 +33,8 @@ pub(super) struct FormatLoader {
     stats: Arc<Stats>,
     check_method_names: bool,
     recorder: Option<Arc<dyn Recorder>>,
+    /// Every model must be signed with it.
+    verify_key: Option<PublicKey>,
 }
 
 struct Batching {
@@ -47,7 +49,8 @@ impl FormatLoader {
         let threads = Threads::new(options.threads);
         let budget = Budget::new(options.memory_limit);
         Ok(Self {
-            backend: Cpu::new(best(), threads.clone()).with_budget(budget.clone()),
+            backend: Cpu::new(if options.brain_floats { in_brain_floats() } else { best() }, threads.clone())
+                .with_budget(budget.clone()),
             threads,
             budget,
             options: LoadOptions { tags: options.saved_model_tags.clone() },
@@ -55,18 +58,19 @@ impl FormatLoader {
             warmup_iterations: options.enable_warmup.then_some(options.warmup_iterations),
             check_method_names: options.check_method_names,
             recorder: Record::of(options, &stats)?,
+            verify_key: options.verify_key.as_deref().map(PublicKey::read).transpose()?,
             stats,
         })
     }
 
-    fn finish(&self, servable: Servable, version_folder: Option<&Path>) -> Result<Servable, Error> {
+    fn finish(&self, servable: Servable, version: Option<&Files>) -> Result<Servable, Error> {
         let mut servable = observed(servable, &self.stats);
         if let Some(batching) = &self.batching {
-            let parameters = batching.parameters(version_folder)?;
+            let parameters = batching.parameters(version)?;
             servable = batched(servable, &parameters, &batching.scheduler, &self.stats);
         }
-        if let (Some(iterations), Some(folder)) = (self.warmup_iterations, version_folder) {
-            servable = warm_up::run(servable, folder, iterations, &self.stats)?;
+        if let (Some(iterations), Some(version)) = (self.warmup_iterations, version) {
+            servable = warm_up::run(servable, version, iterations, &self.stats)?;
         }
         servable.check_method_names = self.check_method_names;
         // Not before: warm-up is no traffic.
@@ -77,16 +81,26 @@ impl FormatLoader {
 
 impl Loader for FormatLoader {
     fn load(&self, name: &str, version: i64, path: &Path) -> Result<Servable, Error> {
-        let model = formats::load(path, &self.options)?;
-        let reserved = reserve(&model, &self.backend, &self.budget)?;
-        let mut servable = Servable::assemble(name, version, model, &self.backend)?;
-        servable.reserved = Some(reserved);
-        sidecar::apply(&mut servable, path)?;
-        self.finish(servable, Some(path))
+        let files = match &self.verify_key {
+            None => Files::of_folder(path),
+            Some(key) => signed::open_folder(path, key)?,
+        };
+        self.load_files(name, version, &files)
     }
 
     fn recognises(&self, path: &Path) -> bool {
         formats::is_model(path)
+    }
+}
+
+impl FormatLoader {
+    fn load_files(&self, name: &str, version: i64, files: &Files) -> Result<Servable, Error> {
+        let model = files.load(&self.options)?;
+        let reserved = reserve(&model, &self.backend, &self.budget)?;
+        let mut servable = Servable::assemble(name, version, model, &self.backend)?;
+        servable.reserved = Some(reserved);
+        sidecar::apply(&mut servable, files)?;
+        self.finish(servable, Some(files))
     }
 }
 
@@ -114,10 +128,12 @@ impl Batching {
     }
 
     /// A version's own parameters where they are allowed and there; the slots are always shared.
-    fn parameters(&self, version_folder: Option<&Path>) -> Result<Arc<BatchParameters>, Error> {
-        let own = version_folder.map(|folder| folder.join(PER_MODEL_FILE));
-        match own.filter(|path| self.per_model && path.is_file()) {
-            Some(path) => Ok(Arc::new(BatchParameters::from_file(&path)?)),
+    fn parameters(&self, version: Option<&Files>) -> Result<Arc<BatchParameters>, Error> {
+        let Some(version) = version.filter(|_| self.per_model) else { return Ok(self.common.clone()) };
+        let path = version.place(Path::new(BATCHING_FILE));
+        let unreadable = |error| Error::not_found(format!("Cannot read {}: {error}", path.display()));
+        match version.find(Path::new(BATCHING_FILE)).map_err(unreadable)? {
+            Some(text) => Ok(Arc::new(BatchParameters::from_content(text.as_bytes(), &path)?)),
             None => Ok(self.common.clone()),
         }
     }
@@ -130,8 +146,14 @@ pub(super) fn heartbeat(loader: &FormatLoader) -> Result<Heartbeat, Error> {
     Ok(Heartbeat::new(servable, loader.threads.clone()))
 }
 
-/// Publishes the models that are built into the binary.
+/// Publishes the models of the bundle that this binary is; otherwise those that are built into it.
 pub(super) fn publish_built_in(registry: &Registry, loader: &FormatLoader) -> Result<(), Error> {
+    if let Some(bundle) = bundle::own(loader.verify_key.as_ref())? {
+        for model in bundle.models {
+            registry.publish(loader.load_files(&model.name, model.version, &model.files)?);
+        }
+        return Ok(());
+    }
     for model in &built_in::MODELS {
         let servable = Servable::assemble(model.name, model.version, model.load()?, &loader.backend)?;
         registry.publish(loader.finish(servable, None)?);

@@ -2,25 +2,26 @@
 
 use crate::{
     api::tfs_grpc::{self, TfsGrpc},
+    formats::Files,
     models::{Code, Error, Patience, Registry, Servable, Stats, warmup},
     proto::tensorflow::serving::{ModelSpec, prediction_log::LogType},
 };
 use prost::Message;
-use std::{path::Path, sync::Arc, time::Instant};
+use std::{sync::Arc, time::Instant};
 
 const PREDICT: &str = "/tensorflow.serving.PredictionService/Predict";
 const CLASSIFY: &str = "/tensorflow.serving.PredictionService/Classify";
 const REGRESS: &str = "/tensorflow.serving.PredictionService/Regress";
 const MULTI_INFERENCE: &str = "/tensorflow.serving.PredictionService/MultiInference";
 
-/// Runs each request of the version's folder so many times; one that fails fails the load.
+/// Runs each warm-up request of the version so many times; one that fails fails the load.
 pub(super) fn run(
     servable: Servable,
-    version_folder: &Path,
+    version: &Files,
     iterations: usize,
     stats: &Stats,
 ) -> Result<Servable, Error> {
-    let requests = warmup::requests(version_folder)?;
+    let requests = warmup::requests(version)?;
     if requests.is_empty() {
         return Ok(servable);
     }
@@ -30,7 +31,7 @@ pub(super) fn run(
     staging.publish_shared(servable.clone());
     let surface = TfsGrpc::new(staging, None, tfs_grpc::Options::default());
     let count = requests.len();
-    let shown = version_folder.display().to_string();
+    let shown = version.root().display().to_string();
     for request in requests {
         let (path, message) = call(request, &servable.name)?;
         for _ in 0..iterations {

@@ -45,7 +45,8 @@ fn call(self_signed: Option<bool>, options: &Options) -> String {
 
 fn lines(curl: &str, url: &str, options: &Options, names: &[String]) -> String {
     let mut text = String::from("kinglet is ready. Try:\n");
-    if options.source == ModelSource::BuiltIn {
+    let is_built_in = |name: &String| EXAMPLES.iter().any(|(model, _)| name == model);
+    if options.source == ModelSource::BuiltIn && names.iter().any(is_built_in) {
         for (model, body) in EXAMPLES {
             if names.iter().any(|name| name == model) {
                 text.push_str(&format!("  {curl} -d '{body}' {url}/v1/models/{model}:predict\n"));

@@ -1,6 +1,10 @@
 //! The command lines of `inspect`, `run` and `bench`.
 
-use crate::cli::CliError;
+use crate::{
+    cli::CliError,
+    graph::passes::Narrow,
+    kernels::{Kernels, best, in_brain_floats},
+};
 use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
 use std::{path::PathBuf, str::FromStr, thread};
 
@@ -23,6 +27,8 @@ pub struct ModelArguments {
     pub shapes: Vec<GivenShape>,
     /// The graph runs node by node as it was imported.
     pub as_imported: bool,
+    /// Products are computed in brain floats.
+    pub brain_floats: bool,
 }
 
 /// `--shape NAME=1,3,224,224`
@@ -73,6 +79,62 @@ pub struct InspectArguments {
     pub batch: usize,
     /// Shapes of inputs for the memory of a run.
     pub shapes: Vec<GivenShape>,
+}
+
+/// `kinglet convert`
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ConvertArguments {
+    /// Which model, and on what it is compared.
+    pub model: ModelArguments,
+    /// A version folder, or the folder that it goes into.
+    pub destination: PathBuf,
+    /// What weights are stored as; `None` keeps every bit.
+    pub weights: Option<Narrow>,
+    /// Nothing is written.
+    pub dry_run: bool,
+    /// Signs the folder.
+    pub sign_key: Option<PathBuf>,
+}
+
+/// `kinglet bundle`
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BundleArguments {
+    /// The models; with `list` the bundle, where it is not the running one.
+    pub models: Vec<GivenModel>,
+    /// Where the bundle goes.
+    pub output: Option<PathBuf>,
+    /// What weights are stored as; `None` keeps every bit.
+    pub weights: Option<Narrow>,
+    /// Threads for the conversion, at least 1.
+    pub threads: usize,
+    /// Signs the bundle.
+    pub sign_key: Option<PathBuf>,
+    /// Tells what is in a bundle instead of making one.
+    pub list: bool,
+    /// The bundle that is listed must be signed with this key.
+    pub verify_key: Option<PathBuf>,
+}
+
+/// `NAME=PATH` or `PATH`
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct GivenModel {
+    /// The name, where one is given.
+    pub name: Option<String>,
+    /// A model's folder or file.
+    pub path: PathBuf,
+}
+
+impl FromStr for GivenModel {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        Ok(match text.split_once('=') {
+            Some((name, path)) if !name.contains('/') => {
+                Self { name: Some(name.to_owned()), path: path.into() }
+            }
+            _ => Self { name: None, path: text.into() },
+        })
+    }
 }
 
 impl FromStr for GivenShape {
@@ -150,17 +212,113 @@ impl BenchArguments {
     }
 }
 
+impl ConvertArguments {
+    pub(in crate::cli) fn parse(words: &[String]) -> Result<Self, CliError> {
+        let matches = matches(convert_command(), words)?;
+        Ok(Self {
+            model: ModelArguments::of(&matches),
+            destination: matches.get_one::<PathBuf>("DST").cloned().unwrap_or_default(),
+            weights: narrow(&matches),
+            dry_run: matches.get_flag("dry_run"),
+            sign_key: matches.get_one("sign_key").cloned(),
+        })
+    }
+}
+
+impl BundleArguments {
+    pub(in crate::cli) fn parse(words: &[String]) -> Result<Self, CliError> {
+        let matches = matches(bundle_command(), words)?;
+        let models = matches.get_many::<GivenModel>("MODEL");
+        let models: Vec<GivenModel> = models.map(|models| models.cloned().collect()).unwrap_or_default();
+        let list = matches.get_flag("list");
+        if models.is_empty() && !list {
+            let usage = "bundle needs models: kinglet bundle [NAME=]PATH... --output FILE";
+            return Err(CliError::Usage(usage.to_owned()));
+        }
+        Ok(Self {
+            models,
+            output: matches.get_one("output").cloned(),
+            weights: narrow(&matches),
+            threads: threads(&matches),
+            sign_key: matches.get_one("sign_key").cloned(),
+            list,
+            verify_key: matches.get_one("verify_key").cloned(),
+        })
+    }
+}
+
+pub(in crate::cli) fn convert_command() -> Command {
+    model_command("convert", "Converts any model to a folder of kinglet's own format.")
+        .arg(
+            Arg::new("DST")
+                .required(true)
+                .value_parser(value_parser!(PathBuf))
+                .help("The new version folder; version 1 below it where its name is no number."),
+        )
+        .arg(weights())
+        .arg(switch("dry_run", "Write nothing; tell size, memory and what becomes of the outputs."))
+        .arg(path("sign_key", "FILE", "Sign the folder with this private key (kinglet key new)."))
+}
+
+pub(in crate::cli) fn bundle_command() -> Command {
+    Command::new("bundle")
+        .bin_name("kinglet bundle")
+        .about("Writes a copy of this binary with models in it: one file that is server and model.")
+        .disable_version_flag(true)
+        .arg(
+            Arg::new("MODEL")
+                .action(ArgAction::Append)
+                .num_args(0..)
+                .value_parser(GivenModel::from_str)
+                .help("A model's folder or file, or NAME=PATH; any format."),
+        )
+        .arg(path("output", "FILE", "The file to write.").short('o'))
+        .arg(weights())
+        .arg(count("threads", "0", "Threads for the conversion; 0 takes every core."))
+        .arg(path("sign_key", "FILE", "Sign the bundle with this private key (kinglet key new)."))
+        .arg(switch("list", "Tell what is in a bundle: in MODEL, or in this binary."))
+        .arg(path("verify_key", "FILE", "With --list: the bundle must be signed with this public key."))
+}
+
+fn weights() -> Arg {
+    Arg::new("weights")
+        .long("weights")
+        .value_name("f32|f16|bf16|int8")
+        .default_value("f32")
+        .value_parser(["f32", "f16", "bf16", "int8"])
+        .help("What weights are stored as; f32 keeps every bit, int8 has one scale per output channel.")
+}
+
+fn narrow(matches: &ArgMatches) -> Option<Narrow> {
+    match matches.get_one::<String>("weights").map(String::as_str) {
+        Some("f16") => Some(Narrow::F16),
+        Some("bf16") => Some(Narrow::Bf16),
+        Some("int8") => Some(Narrow::I8),
+        _ => None,
+    }
+}
+
+fn threads(matches: &ArgMatches) -> usize {
+    let given = matches.get_one("threads").copied().filter(|&threads| threads > 0);
+    given.unwrap_or_else(|| thread::available_parallelism().map_or(1, usize::from))
+}
+
 impl ModelArguments {
+    /// The kernels that were asked for.
+    pub(super) fn kernels(&self) -> &'static Kernels {
+        if self.brain_floats { in_brain_floats() } else { best() }
+    }
+
     fn of(matches: &ArgMatches) -> Self {
-        let threads = matches.get_one("threads").copied().filter(|&threads| threads > 0);
         Self {
             model: model_of(matches),
             input: matches.get_one("input").cloned(),
             case: matches.get_one("case").cloned(),
             signature: matches.get_one("signature").cloned(),
-            threads: threads.unwrap_or_else(|| thread::available_parallelism().map_or(1, usize::from)),
+            threads: threads(matches),
             batch: batch_of(matches),
             as_imported: matches.get_flag("as_imported"),
+            brain_floats: matches.get_one::<String>("precision").is_some_and(|word| word == "bf16"),
             shapes: shapes_of(matches),
         }
     }
@@ -203,6 +361,14 @@ fn model_command(name: &'static str, about: &'static str) -> Command {
         )
         .arg(Arg::new("signature").long("signature").value_name("NAME").help("The signature to run."))
         .arg(count("threads", "0", "Threads; 0 takes every core."))
+        .arg(
+            Arg::new("precision")
+                .long("precision")
+                .value_name("f32|bf16")
+                .default_value("f32")
+                .value_parser(["f32", "bf16"])
+                .help("What products with known weights are computed in."),
+        )
         .arg(switch("as_imported", "Run node by node, without simplifying the graph first."))
         .arg(batch("A first dimension that the model leaves open, in inputs that are made up."))
         .arg(shape("Shape of an input that is made up."))
@@ -269,6 +435,25 @@ mod tests {
         assert_eq!((model, input, threads), ("m.onnx".into(), Some("x.npz".into()), 2));
         let shape = |name: &str, dims: &[usize]| GivenShape { name: name.into(), dims: dims.into() };
         assert_eq!(shapes, [shape("a/b:0", &[1, 2]), shape("c", &[])]);
+    }
+
+    #[test]
+    fn conversions_and_bundles_are_read() {
+        let convert =
+            ConvertArguments::parse(&words("m.onnx out --weights int8 --dry-run --input x.npz")).unwrap();
+        assert_eq!((convert.weights, convert.dry_run), (Some(Narrow::I8), true));
+        assert_eq!((convert.model.model, convert.destination), ("m.onnx".into(), "out".into()));
+        assert!(ConvertArguments::parse(&words("m.onnx out --weights f64")).is_err());
+        assert!(ConvertArguments::parse(&words("m.onnx")).is_err());
+        let bundle = BundleArguments::parse(&words("a=x/1 y -o detector --weights=f16")).unwrap();
+        assert_eq!(bundle.output, Some("detector".into()));
+        let model =
+            |name: Option<&str>, path: &str| GivenModel { name: name.map(str::to_owned), path: path.into() };
+        assert_eq!(bundle.models, [model(Some("a"), "x/1"), model(None, "y")]);
+        assert!(
+            BundleArguments::parse(&words("-o x")).is_err()
+                && BundleArguments::parse(&words("--list")).is_ok()
+        );
     }
 
     #[test]

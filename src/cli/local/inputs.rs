@@ -138,6 +138,7 @@ mod tests {
             threads: 1,
             batch: 3,
             as_imported: false,
+            brain_floats: false,
             shapes: shapes.collect(),
         }
     }

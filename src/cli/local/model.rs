@@ -4,7 +4,7 @@ use super::{LocalError, ModelArguments, inputs::inputs};
 use crate::{
     formats::{self, LoadOptions, LoadedSignature},
     graph::{Backend, Cpu, Program, RunOptions},
-    kernels::{Threads, best},
+    kernels::Threads,
     tensor::Tensor,
 };
 use std::{
@@ -41,7 +41,7 @@ impl Prepared {
             let text = format!("the model has no signature \"{name}\"; it has \"{names}\"");
             return Err(LocalError::Misfit(text));
         };
-        let cpu = Cpu::new(best(), Threads::new(arguments.threads));
+        let cpu = Cpu::new(arguments.kernels(), Threads::new(arguments.threads));
         let cpu = if arguments.as_imported { cpu.as_imported() } else { cpu };
         let program = cpu.compile(signature.graph.clone())?;
         let compiled = started.elapsed();

@@ -44,11 +44,11 @@ pub fn run(arguments: &RunArguments, text: &mut dyn Write) -> Result<(), LocalEr
 }
 
 /// What two engines may differ by in single precision, relative to the largest value.
-const TOLERANCE: f64 = 1e-4;
+pub(super) const TOLERANCE: f64 = 1e-4;
 
 /// The largest difference of two tensors relative to the largest expected value; 0 for the same, `None` where
 /// they cannot be compared or other than floats differ.
-fn difference(expected: &Tensor, found: &Tensor) -> Option<f64> {
+pub(super) fn difference(expected: &Tensor, found: &Tensor) -> Option<f64> {
     if (expected.dtype(), expected.shape()) != (found.dtype(), found.shape()) {
         return None;
     }
@@ -73,6 +73,9 @@ fn floats(tensor: &Tensor) -> Option<Vec<f64>> {
         DType::F32 => Some(tensor.as_slice::<f32>().ok()?.iter().map(|&value| f64::from(value)).collect()),
         DType::F64 => Some(tensor.as_slice::<f64>().ok()?.to_vec()),
         DType::F16 => Some(tensor.as_slice::<half::f16>().ok()?.iter().map(|value| value.to_f64()).collect()),
+        DType::BF16 => {
+            Some(tensor.as_slice::<half::bf16>().ok()?.iter().map(|value| value.to_f64()).collect())
+        }
         _ => None,
     }
 }

@@ -30,7 +30,7 @@ pub(super) fn widened(op: &Op, inputs: &[Tensor]) -> Option<Tensor> {
         (Op::Dequantize(op), DType::I8, [scale]) => {
             let rank = x.shape().len();
             let axis = if op.axis < 0 { op.axis + rank as i64 } else { op.axis };
-            let Some(axis) = usize::try_from(axis).ok().filter(|&axis| axis < rank) else { return None };
+            let axis = usize::try_from(axis).ok().filter(|&axis| axis < rank)?;
             let channels = x.shape()[axis];
             let inner: usize = x.shape()[axis + 1..].iter().product();
             let scales = scale.as_slice::<f32>().ok()?;
@@ -75,7 +75,9 @@ mod tests {
         let threads = Threads::single();
         let machine = Machine { kernels: best(), threads: &threads, memory_limit: usize::MAX };
         let x: Vec<i8> = (0..2048).map(|i| (i * 7 % 255 - 127) as i8).collect();
-        for (dims, axis, channels) in [(vec![16, 128], 1, 128), (vec![16, 128], 0, 16), (vec![4, 8, 64], -2, 8)] {
+        for (dims, axis, channels) in
+            [(vec![16, 128], 1, 128), (vec![16, 128], 0, 16), (vec![4, 8, 64], -2, 8)]
+        {
             let inputs = [Tensor::from_slice(dims, &x).unwrap(), wave(&[channels])];
             let op = Op::from(Dequantize { axis });
             assert_eq!(widened(&op, &inputs).unwrap(), evaluate(&machine, &op, &inputs).unwrap()[0]);
@@ -88,6 +90,9 @@ mod tests {
             assert_eq!(widened(&op, &inputs).unwrap(), evaluate(&machine, &op, &inputs).unwrap()[0]);
         }
         let zero = [Tensor::from_slice([1024], &[1i8; 1024]).unwrap(), wave(&[1]), wave(&[1])];
-        assert!(widened(&Op::from(Dequantize { axis: 0 }), &zero).is_none(), "zero points are left to the operator");
+        assert!(
+            widened(&Op::from(Dequantize { axis: 0 }), &zero).is_none(),
+            "zero points are left to the operator"
+        );
     }
 }

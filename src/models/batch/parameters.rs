@@ -48,12 +48,16 @@ impl BatchParameters {
     ///
     /// `INVALID_ARGUMENT` with the line of a mistake, or with what does not fit together.
     pub fn from_file(path: &Path) -> Result<Self, Error> {
-        let shown = path.display();
         let text = std::fs::read(path).map_err(|error| {
-            Error::not_found(format!("Cannot read the batching parameters {shown}: {error}"))
+            Error::not_found(format!("Cannot read the batching parameters {}: {error}", path.display()))
         })?;
-        Self::from_text(&text).map_err(|error| Error {
-            message: format!("Invalid protobuf file: '{shown}': {}", error.message).into(),
+        Self::from_content(&text, path)
+    }
+
+    /// As [`BatchParameters::from_file`], for a file that has been read; `path` is its place in errors.
+    pub fn from_content(text: &[u8], path: &Path) -> Result<Self, Error> {
+        Self::from_text(text).map_err(|error| Error {
+            message: format!("Invalid protobuf file: '{}': {}", path.display(), error.message).into(),
             ..error
         })
     }
