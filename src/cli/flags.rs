@@ -515,6 +515,20 @@ pub static FLAGS: &[Flag] = &[
         "f32 or bf16: what products are computed in. bf16 is faster on CPUs that have it and keeps two to three digits.",
     ),
     flag(
+        "backend",
+        Kinglet,
+        Value("NAME"),
+        "kernels",
+        "What computes: kernels, or candle in a binary that was built with it (docs/GPU.md).",
+    ),
+    flag(
+        "device",
+        Kinglet,
+        Value("NAME"),
+        "cpu",
+        "Where it computes: cpu, cuda:N, or auto for NVIDIA's first device where there is one (docs/GPU.md).",
+    ),
+    flag(
         "record_requests",
         Kinglet,
         FILE,

@@ -1,7 +1,7 @@
 //! The flags as typed options, and which of them exclude each other.
 
 use super::{CliError, NetworkLimits, Values};
-use crate::graph::SystemMemory;
+use crate::graph::{Selection, SystemMemory};
 use log::LevelFilter;
 use std::{net::IpAddr, path::PathBuf, thread, time::Duration};
 
@@ -124,6 +124,8 @@ pub struct Options {
     pub busy_poll: Duration,
     /// Products are computed in brain floats.
     pub brain_floats: bool,
+    /// What computes, and where.
+    pub selection: Selection,
     /// What clients may use.
     pub limits: NetworkLimits,
     /// Where a sample of calls is written.
@@ -206,6 +208,7 @@ impl Options {
                 "bf16" => true,
                 _ => return Err(values.refuse("precision", "one of f32, bf16")),
             },
+            selection: Selection { backend: values.text("backend"), device: values.text("device") },
             limits: NetworkLimits::from_values(values, strict)?,
             record_requests: values.path("record_requests"),
             record_sample: values.share("record_sample")?,

@@ -7,12 +7,15 @@
 
 mod arena;
 mod builder;
+#[cfg(feature = "candle")]
+pub mod candle;
 mod estimate;
 mod evaluate;
 mod memory;
 pub mod passes;
 mod plan;
 mod run;
+mod select;
 mod subgraph;
 #[cfg(test)]
 pub(crate) mod testing;
@@ -22,6 +25,7 @@ pub use estimate::Estimate;
 pub use evaluate::fold_small;
 pub use memory::{Budget, Reserved, SystemMemory};
 pub use run::{Cpu, RunOptions};
+pub use select::Selection;
 
 use crate::{
     ops::{Op, OpError, state::States},
@@ -79,6 +83,24 @@ impl Graph {
     /// Outputs, in the order in which [`Program::run`] gives them.
     pub fn outputs(&self) -> &[(String, ValueId)] {
         &self.outputs
+    }
+
+    /// Fails unless these are as many tensors, of the types, that a run takes.
+    fn check_inputs(&self, inputs: &[Tensor]) -> Result<(), GraphError> {
+        let expected = &self.inputs;
+        if expected.len() != inputs.len() {
+            return Err(GraphError::InputCount { expected: expected.len(), found: inputs.len() });
+        }
+        for (input, tensor) in expected.iter().zip(inputs) {
+            if input.dtype != tensor.dtype() {
+                return Err(GraphError::InputDType {
+                    name: input.name.clone(),
+                    expected: input.dtype,
+                    found: tensor.dtype(),
+                });
+            }
+        }
+        Ok(())
     }
 
     /// Nodes, in execution order.
@@ -181,6 +203,16 @@ pub enum GraphError {
         left: usize,
         /// Bytes that there are for all.
         limit: usize,
+    },
+    /// The model has operators that a backend other than the kernels has not.
+    #[error("the {backend} backend has not {count} of the model's operators: {operators}")]
+    NotInBackend {
+        /// The backend.
+        backend: &'static str,
+        /// How many operators.
+        count: usize,
+        /// Which, how often, and where the first of them stands.
+        operators: String,
     },
     /// The deadline passed between two steps.
     #[error("the deadline passed while the model was running")]

@@ -163,9 +163,9 @@ pub(super) fn plan(
 }
 
 /// What is known of the values met so far.
-struct Facts<'a> {
-    graph: &'a Graph,
-    computed: BTreeMap<ValueId, Fact>,
+pub(super) struct Facts<'a> {
+    pub(super) graph: &'a Graph,
+    pub(super) computed: BTreeMap<ValueId, Fact>,
 }
 
 impl Facts<'_> {
@@ -189,20 +189,22 @@ impl Facts<'_> {
 }
 
 /// A node to be lowered.
-struct TracedNode {
-    index: usize,
-    inputs: Vec<Fact>,
+pub(super) struct TracedNode {
+    pub(super) index: usize,
+    pub(super) inputs: Vec<Fact>,
     /// `None` where only the run tells.
-    outputs: Option<Vec<Fact>>,
+    pub(super) outputs: Option<Vec<Fact>>,
 }
 
-struct Traced {
-    nodes: Vec<TracedNode>,
-    next: Option<usize>,
-    needed: Vec<ValueId>,
+/// The nodes up to where shapes depend on data: at node `next`, where the values of `needed` count.
+pub(super) struct Traced {
+    pub(super) nodes: Vec<TracedNode>,
+    pub(super) next: Option<usize>,
+    pub(super) needed: Vec<ValueId>,
 }
 
-fn trace(
+/// Follows shapes from node `start` on; what depends on shapes alone is computed.
+pub(super) fn trace(
     graph: &Graph,
     machine: &Machine<'_>,
     facts: &mut Facts<'_>,

@@ -133,7 +133,7 @@ pub struct RunOptions<'a> {
 
 impl RunOptions<'_> {
     /// Whether a run has to end between two steps.
-    fn check(&self) -> Result<(), GraphError> {
+    pub(super) fn check(&self) -> Result<(), GraphError> {
         if self.cancelled.is_some_and(|cancelled| cancelled.load(Ordering::Relaxed)) {
             return Err(GraphError::Cancelled);
         }
@@ -178,7 +178,7 @@ impl Program for CpuProgram {
         outputs: &mut Vec<Tensor>,
         options: &RunOptions<'_>,
     ) -> Result<(), GraphError> {
-        self.check(inputs)?;
+        self.graph.check_inputs(inputs)?;
         let _running = self.threads.enter();
         let states = &self.graph.states.runs;
         let (mut reads, mut writes) = (None, None);
@@ -203,25 +203,8 @@ impl CpuProgram {
         outputs: &mut Vec<Tensor>,
         options: &RunOptions<'_>,
     ) -> Result<(), GraphError> {
-        self.check(inputs)?;
+        self.graph.check_inputs(inputs)?;
         self.run_plans(inputs, outputs, options)
-    }
-
-    fn check(&self, inputs: &[Tensor]) -> Result<(), GraphError> {
-        let expected = &self.graph.inputs;
-        if expected.len() != inputs.len() {
-            return Err(GraphError::InputCount { expected: expected.len(), found: inputs.len() });
-        }
-        for (input, tensor) in expected.iter().zip(inputs) {
-            if input.dtype != tensor.dtype() {
-                return Err(GraphError::InputDType {
-                    name: input.name.clone(),
-                    expected: input.dtype,
-                    found: tensor.dtype(),
-                });
-            }
-        }
-        Ok(())
     }
 
     fn run_plans(

@@ -100,7 +100,9 @@ impl From<GraphError> for Error {
         match &error {
             GraphError::Deadline => Error::deadline_exceeded(text),
             GraphError::Cancelled => Error::cancelled(text),
-            GraphError::Node { source: OpError::Unsupported(_), .. } => Error::unimplemented(text),
+            GraphError::NotInBackend { .. } | GraphError::Node { source: OpError::Unsupported(_), .. } => {
+                Error::unimplemented(text)
+            }
             GraphError::Node { source: OpError::Memory(_), .. } => Error::internal(text),
             GraphError::Node { source: OpError::Tensor(source), .. } | GraphError::Tensor(source) => {
                 match source {

@@ -22,7 +22,8 @@ pub struct WithAxes {
 }
 
 impl WithAxes {
-    fn concrete(&self, axes: Vec<i64>) -> Result<Op, OpError> {
+    /// The operator with these axes.
+    pub(crate) fn concrete(&self, axes: Vec<i64>) -> Result<Op, OpError> {
         Ok(match &*self.of {
             Op::Reduce(op) if axes.is_empty() && self.none_keeps => match op.kind {
                 R::SumSquare => Unary(U::Square).into(),

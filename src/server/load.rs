@@ -11,7 +11,7 @@ use crate::{
         self, Files, LoadOptions, LoadedModel, built_in, bundle,
         signed::{self, PublicKey},
     },
-    graph::{Budget, Cpu},
+    graph::{Backend, Budget, Cpu},
     kernels::{Threads, best, in_brain_floats},
     models::{
         BatchParameters, Error, Loader, Recorder, Registry, Scheduler, Servable, Stats, TensorInfo, batched,
@@ -20,11 +20,13 @@ use crate::{
 };
 use std::{path::Path, sync::Arc};
 
-/// Loads any format for the CPU.
+/// Loads any format for the chosen backend.
 pub(super) struct FormatLoader {
-    backend: Cpu,
-    /// Those of the backend.
+    cpu: Cpu,
+    /// Those of the kernels.
     threads: Threads,
+    /// What computes instead of the kernels, where that is wanted.
+    other: Option<Box<dyn Backend>>,
     budget: Arc<Budget>,
     options: LoadOptions,
     batching: Option<Batching>,
@@ -48,10 +50,12 @@ impl FormatLoader {
     pub(super) fn new(options: &Options, stats: Arc<Stats>) -> Result<Self, Error> {
         let threads = Threads::new(options.threads);
         let budget = Budget::new(options.memory_limit);
+        let other = options.selection.open(threads.clone()).map_err(Error::failed_precondition)?;
         Ok(Self {
-            backend: Cpu::new(if options.brain_floats { in_brain_floats() } else { best() }, threads.clone())
+            cpu: Cpu::new(if options.brain_floats { in_brain_floats() } else { best() }, threads.clone())
                 .with_budget(budget.clone()),
             threads,
+            other,
             budget,
             options: LoadOptions { tags: options.saved_model_tags.clone() },
             batching: options.enable_batching.then(|| Batching::new(options)).transpose()?,
@@ -61,6 +65,10 @@ impl FormatLoader {
             verify_key: options.verify_key.as_deref().map(PublicKey::read).transpose()?,
             stats,
         })
+    }
+
+    fn backend(&self) -> &dyn Backend {
+        self.other.as_deref().unwrap_or(&self.cpu)
     }
 
     fn finish(&self, servable: Servable, version: Option<&Files>) -> Result<Servable, Error> {
@@ -96,8 +104,8 @@ impl Loader for FormatLoader {
 impl FormatLoader {
     fn load_files(&self, name: &str, version: i64, files: &Files) -> Result<Servable, Error> {
         let model = files.load(&self.options)?;
-        let reserved = reserve(&model, &self.backend, &self.budget)?;
-        let mut servable = Servable::assemble(name, version, model, &self.backend)?;
+        let reserved = reserve(&model, &self.cpu, &self.budget)?;
+        let mut servable = Servable::assemble(name, version, model, self.backend())?;
         servable.reserved = Some(reserved);
         sidecar::apply(&mut servable, files)?;
         self.finish(servable, Some(files))
@@ -121,6 +129,7 @@ impl Batching {
     fn new(options: &Options) -> Result<Self, Error> {
         let common = match &options.batching_parameters_file {
             Some(path) => BatchParameters::from_file(path)?,
+            None if options.selection.is_device() => BatchParameters::for_device(),
             None => BatchParameters::default(),
         };
         let scheduler = Arc::new(Scheduler::new(common.num_batch_threads));
@@ -142,7 +151,7 @@ impl Batching {
 /// The model of the heartbeat, which nobody can call.
 pub(super) fn heartbeat(loader: &FormatLoader) -> Result<Heartbeat, Error> {
     let [model, ..] = &built_in::MODELS;
-    let servable = Servable::assemble(model.name, model.version, model.load()?, &loader.backend)?;
+    let servable = Servable::assemble(model.name, model.version, model.load()?, loader.backend())?;
     Ok(Heartbeat::new(servable, loader.threads.clone()))
 }
 
@@ -155,7 +164,7 @@ pub(super) fn publish_built_in(registry: &Registry, loader: &FormatLoader) -> Re
         return Ok(());
     }
     for model in &built_in::MODELS {
-        let servable = Servable::assemble(model.name, model.version, model.load()?, &loader.backend)?;
+        let servable = Servable::assemble(model.name, model.version, model.load()?, loader.backend())?;
         registry.publish(loader.finish(servable, None)?);
     }
     Ok(())

@@ -2,7 +2,7 @@
 
 use crate::{
     cli::CliError,
-    graph::passes::Narrow,
+    graph::{Selection, passes::Narrow},
     kernels::{Kernels, best, in_brain_floats},
 };
 use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
@@ -29,6 +29,8 @@ pub struct ModelArguments {
     pub as_imported: bool,
     /// Products are computed in brain floats.
     pub brain_floats: bool,
+    /// What computes, and where.
+    pub selection: Selection,
 }
 
 /// `--shape NAME=1,3,224,224`
@@ -310,6 +312,7 @@ impl ModelArguments {
     }
 
     fn of(matches: &ArgMatches) -> Self {
+        let text = |name: &str| matches.get_one::<String>(name).cloned().unwrap_or_default();
         Self {
             model: model_of(matches),
             input: matches.get_one("input").cloned(),
@@ -319,6 +322,7 @@ impl ModelArguments {
             batch: batch_of(matches),
             as_imported: matches.get_flag("as_imported"),
             brain_floats: matches.get_one::<String>("precision").is_some_and(|word| word == "bf16"),
+            selection: Selection { backend: text("backend"), device: text("device") },
             shapes: shapes_of(matches),
         }
     }
@@ -370,6 +374,8 @@ fn model_command(name: &'static str, about: &'static str) -> Command {
                 .help("What products with known weights are computed in."),
         )
         .arg(switch("as_imported", "Run node by node, without simplifying the graph first."))
+        .arg(word("backend", "kernels", "What computes: kernels, or candle in a binary that was built with it."))
+        .arg(word("device", "cpu", "Where it computes: cpu, cuda:N or auto."))
         .arg(batch("A first dimension that the model leaves open, in inputs that are made up."))
         .arg(shape("Shape of an input that is made up."))
 }
@@ -395,6 +401,10 @@ fn count(name: &'static str, default: &'static str, help: &'static str) -> Arg {
     let parser =
         |text: &str| text.parse::<usize>().map_err(|_| "a whole number, 0 or more, is needed".to_owned());
     Arg::new(name).long(name).value_name("N").default_value(default).value_parser(parser).help(help)
+}
+
+fn word(name: &'static str, default: &'static str, help: &'static str) -> Arg {
+    Arg::new(name).long(name).value_name("NAME").default_value(default).help(help)
 }
 
 fn switch(name: &'static str, help: &'static str) -> Arg {

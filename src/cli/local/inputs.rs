@@ -139,6 +139,7 @@ mod tests {
             batch: 3,
             as_imported: false,
             brain_floats: false,
+            selection: crate::graph::Selection::default(),
             shapes: shapes.collect(),
         }
     }

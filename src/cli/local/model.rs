@@ -41,9 +41,15 @@ impl Prepared {
             let text = format!("the model has no signature \"{name}\"; it has \"{names}\"");
             return Err(LocalError::Misfit(text));
         };
-        let cpu = Cpu::new(arguments.kernels(), Threads::new(arguments.threads));
-        let cpu = if arguments.as_imported { cpu.as_imported() } else { cpu };
-        let program = cpu.compile(signature.graph.clone())?;
+        let threads = Threads::new(arguments.threads);
+        let program = match arguments.selection.open(threads.clone()).map_err(LocalError::Misfit)? {
+            Some(backend) => backend.compile(signature.graph.clone())?,
+            None => {
+                let cpu = Cpu::new(arguments.kernels(), threads);
+                let cpu = if arguments.as_imported { cpu.as_imported() } else { cpu };
+                cpu.compile(signature.graph.clone())?
+            }
+        };
         let compiled = started.elapsed();
         let (inputs, expected) = inputs(&signature, arguments)?;
         let started = Instant::now();

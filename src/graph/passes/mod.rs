@@ -29,6 +29,12 @@ pub fn simplify(graph: Graph) -> Graph {
     clean(graph)
 }
 
+/// What a graph goes through for a backend that has no kernels of this crate.
+#[cfg(feature = "candle")]
+pub(super) fn fold_and_clean(graph: Graph, machine: &Machine<'_>) -> Graph {
+    clean(fold::fold_constants(clean(graph), machine))
+}
+
 /// What a graph goes through before it is planned for kernels.
 pub(super) fn optimize(graph: Graph, machine: &Machine<'_>) -> Graph {
     let graph = clean(fold::fold_constants(clean(graph), machine));

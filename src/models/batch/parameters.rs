@@ -44,6 +44,21 @@ impl Default for BatchParameters {
 }
 
 impl BatchParameters {
+    /// Defaults for a device that computes one large batch at a time: the size of a batch is one of few, since memory is
+    /// planned for each, and a batch waits a moment for others.
+    pub fn for_device() -> Self {
+        Self {
+            max_batch_size: 64,
+            batch_timeout: Duration::from_millis(1),
+            max_enqueued_batches: 100,
+            num_batch_threads: 1,
+            allowed_batch_sizes: vec![1, 2, 4, 8, 16, 32, 64],
+            enable_large_batch_splitting: true,
+            max_execution_batch_size: 64,
+            ..Self::default()
+        }
+    }
+
     /// Reads a file; values that it does not set have their defaults.
     ///
     /// `INVALID_ARGUMENT` with the line of a mistake, or with what does not fit together.
