@@ -95,7 +95,8 @@ pub(super) fn binary(function: B, known: &Known<'_>) -> Result<Step, OpError> {
                 let wide = [&a, &b].map(|x| x.to_dtype(There::F64));
                 let [wide_a, wide_b] = wide;
                 let y = pair(function, &wide_a?, &wide_b?)?;
-                // Quotients and powers of integers are truncated.
+                // Quotients and powers of integers are truncated; a power made of logarithms may be a little short.
+                let y = if function == B::Pow { (y * (1.0 + 1e-12))? } else { y };
                 truncated(&y)?.to_dtype(a.dtype())
             }
             false => pair(function, &a, &b),

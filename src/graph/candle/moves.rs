@@ -36,7 +36,6 @@ pub(super) fn has(op: &Op) -> bool {
             | Op::Pad(_)
             | Op::Trilu(_)
             | Op::MatrixBandPart(_)
-            | Op::Patches(_)
     )
 }
 
