@@ -121,6 +121,7 @@ pub fn parse(
             or_help(local::ConvertArguments::parse(rest).map(|line| Command::Convert(Box::new(line))))
         }
         "bundle" => or_help(local::BundleArguments::parse(rest).map(|line| Command::Bundle(Box::new(line)))),
+        "key" if wants_help(rest) => Ok(Command::Help(KEY_USAGE.to_owned())),
         "key" => match rest {
             [new, path] if new == "new" && !path.starts_with('-') => Ok(Command::NewKey(path.into())),
             _ => Err(CliError::Usage(KEY_USAGE.to_owned())),

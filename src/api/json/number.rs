@@ -337,7 +337,7 @@ impl Token {
     #[inline(always)]
     fn quick_f32(&self) -> Option<f32> {
         // Most numbers: few enough digits that one division gives the nearest binary64.
-        let divisor = usize::try_from(-self.power()).ok().and_then(|at| POWERS.get(at));
+        let divisor = self.power().checked_neg().and_then(|at| POWERS.get(usize::try_from(at).ok()?));
         if let Some(divisor) = divisor
             && self.is_number()
             && self.is_whole()

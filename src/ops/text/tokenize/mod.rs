@@ -53,13 +53,21 @@ impl Operator for Tokenize {
     }
 
     fn lower(&self, cx: &Lower<'_>) -> Result<Step, OpError> {
-        let vocabulary =
-            cx.value(1).ok_or_else(|| OpError::unsupported("the vocabulary must be constant"))?;
-        let pieces = cx.packed("vocabulary", &[1], || Pieces::new(vocabulary.as_strings()?, self))?;
         let op = self.clone();
+        // Once where the vocabulary is known, which it is in every model; else for each run.
+        let known = match cx.value(1) {
+            Some(vocabulary) => {
+                Some(cx.packed("vocabulary", &[1], || Pieces::new(vocabulary.as_strings()?, self))?)
+            }
+            None => None,
+        };
         Ok(Step::tensors(move |inputs, _| {
-            let Some(texts) = inputs.first() else { return Err(OpError::Memory("texts")) };
-            op.batch(&pieces, texts.as_strings()?)
+            let [texts, vocabulary] = inputs else { return Err(OpError::Memory("texts")) };
+            let texts = texts.as_strings()?;
+            match &known {
+                Some(pieces) => op.batch(pieces, texts),
+                None => op.batch(&Pieces::new(vocabulary.as_strings()?, &op)?, texts),
+            }
         }))
     }
 }
@@ -164,7 +172,7 @@ mod tests {
             rules: TextRules { clean: true, spaced_ideographs: true, strip_accents: true, lowercase: true },
             unknown: 1,
             continuing: "##".into(),
-            longest_word: 8,
+            longest_word: 9,
             special: vec![("[SEP]".into(), 3), ("[SEP]!".into(), 4)],
             before: vec![2],
             after: vec![3],
