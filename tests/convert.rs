@@ -135,13 +135,16 @@ const REFERENCES: i32 = 100;
 fn keeps_every_bit(source: &Path) -> usize {
     let Some((model, copy)) = converted(source, None) else { return 0 };
     assert_eq!(copy.platform, "kinglet");
-    // Defaults stand in the signatures' inputs, and what is a reference to a variable in TensorFlow 1 is a value here.
+    // Defaults stand in the signatures' inputs; what is a reference to a variable in TensorFlow 1 is a value here, and a
+    // shape that is not given one of unknown rank.
     let shown = |model: &LoadedModel| {
         let mut definitions = model.definitions.clone();
         for definition in definitions.values_mut() {
             definition.defaults.clear();
-            let infos = definition.inputs.values_mut().chain(definition.outputs.values_mut());
-            infos.filter(|info| info.dtype > REFERENCES).for_each(|info| info.dtype -= REFERENCES);
+            for info in definition.inputs.values_mut().chain(definition.outputs.values_mut()) {
+                info.dtype -= if info.dtype > REFERENCES { REFERENCES } else { 0 };
+                info.tensor_shape = info.tensor_shape.take().filter(|shape| !shape.unknown_rank);
+            }
         }
         definitions
     };
