@@ -86,9 +86,10 @@ class Life(ClientTest):
         self.started += 1
         self.log = self.folder / f"log{self.started}"
         environment = {**os.environ, "NOTIFY_SOCKET": self.manager.path, **dict(env)}
-        process = subprocess.Popen(
-            command, stdout=subprocess.DEVNULL, stderr=stderr or self.log.open("wb"), env=environment, **options
-        )
+        with self.log.open("wb") as log:
+            process = subprocess.Popen(
+                command, stdout=subprocess.DEVNULL, stderr=stderr or log, env=environment, **options
+            )
         self.addCleanup(process.wait)
         self.addCleanup(process.kill)
         if ready and self.manager.next("READY") is None:
@@ -317,7 +318,7 @@ class Certificates(Life):
         tokens.write_text("two plain:second\n")
         self.reload(process)
         self.assertEqual((status("first"), status("second")), (401, 200))
-        tokens.write_text("broken\n")
+        tokens.write_text("three third\n")
         self.reload(process)
         self.assertEqual((status("first"), status("second")), (401, 200))
         self.assertIn("the tokens stay as they are", self.output())

@@ -40,7 +40,7 @@ impl Heartbeat {
         signature.program.run(&[Tensor::scalar(1.0_f32)], &[0], &Patience::default(), &mut outputs)
     }
 
-    /// Beats until the process ends, if the service manager listens.
+    /// Beats until the server ends, if the service manager listens.
     pub(in super::super) fn start(self, server: ServerHandle, manager: ServiceManager) -> io::Result<()> {
         let Some(limit) = manager.watchdog() else { return Ok(()) };
         let pulse = Pulse { heart: Arc::new(self), server, manager, every: limit / 2 };
@@ -71,6 +71,9 @@ impl Pulse {
             let loop_is_stuck = current_loop.is_some() && current_loop == loop_before;
             if (answered || finished != finished_before) && !loop_is_stuck {
                 self.manager.alive();
+            } else if self.server.is_stopping() {
+                // Its workers are gone or about to go; how long that may take is the service manager's TimeoutStopSec=.
+                return;
             } else {
                 log::error!(
                     "no sign of life for {:?}: {}",

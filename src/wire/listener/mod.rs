@@ -168,6 +168,11 @@ impl ServerHandle {
         self.workers.probe(work)
     }
 
+    /// Whether the server has been asked to end, so that probes may stay without an answer.
+    pub fn is_stopping(&self) -> bool {
+        self.stop.get().is_some()
+    }
+
     /// How many requests the workers have been done with so far: when it grows, the server gets on.
     pub fn finished(&self) -> u64 {
         self.workers.finished()
