@@ -44,10 +44,10 @@ if [ ! -e "$root/.complete" ]; then
 fi
 
 if [ $# -gt 0 ]; then
-    cp "$1" "$work/kinglet.deb"
+    mkdir "$work/packages"
+    cp "$1" "$work/packages/"
 else
     scripts/package.sh "$work/packages" "amd64=$binary" >/dev/null
-    mv "$work"/packages/*.deb "$work/kinglet.deb"
 fi
 
 mkdir "$work/out"
@@ -58,12 +58,12 @@ SuccessAction=poweroff-force
 FailureAction=poweroff-force
 [Service]
 Type=oneshot
-ExecStart=/usr/bin/python3 /opt/test/guest.py /opt/test/kinglet.deb /opt/weights /opt/fixtures /out
+ExecStart=/usr/bin/python3 /opt/test/guest.py /opt/test/packages /opt/weights /opt/fixtures /opt/test/DEPLOY.md /out
 StandardOutput=file:/out/log
 StandardError=inherit
 TimeoutStartSec=300
 UNIT
-cp tests/systemd/guest.py "$work/guest.py"
+cp tests/systemd/guest.py docs/DEPLOY.md "$work"
 
 # A layer in memory over the tree: each run finds it clean.
 timeout 400 systemd-nspawn --quiet --register=no --keep-unit --private-network --volatile=overlay \

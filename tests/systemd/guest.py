@@ -16,15 +16,17 @@ import threading
 import time
 import traceback
 
-PACKAGE, WEIGHTS, FIXTURES, OUT = (pathlib.Path(argument) for argument in sys.argv[1:5])
+PACKAGES, WEIGHTS, FIXTURES, GUIDE, OUT = (pathlib.Path(argument) for argument in sys.argv[1:6])
+PACKAGE = next(PACKAGES.glob("*.deb"))
 STATE = pathlib.Path("/var/lib/kinglet")
 PREDICT = "/v1/models/half_plus_three:predict"
 PATIENCE = 30
 
 
 def main():
-    for step in (installs, answers, is_confined, reloads, takes_credentials, is_restarted_when_stuck,
-                 is_restarted_when_stopped, restarts_lose_nothing, starts_on_demand, upgrades, goes_without_a_trace):
+    for step in (installs, answers, is_confined, knows_its_limit, reloads, takes_credentials, is_restarted_when_stuck,
+                 is_restarted_when_stopped, restarts_lose_nothing, starts_on_demand, upgrades, goes_without_a_trace,
+                 is_as_the_guide_says):
         started = time.monotonic()
         said = step()
         print(f"{step.__name__.replace('_', ' ')}: {said} ({time.monotonic() - started:.1f} s)", flush=True)
@@ -63,6 +65,24 @@ def is_confined():
     assert 61184 <= user <= 65519, f"no dynamic user: {user}"
     assert int(status["CapEff"], 16) == 0 and status["NoNewPrivs"] == "1" and status["Seccomp"] == "2", status
     return f"user {user}, no capabilities, {exposure.strip('→ ')}"
+
+
+def knows_its_limit():
+    # As the unit's own process sees it. Without the controller of memory systemd writes no limit; then a tree with the
+    # same path has it.
+    lines = "[Service]\nMemoryMax=200M\nExecStartPre=-/usr/bin/kinglet doctor\n"
+    groups = pathlib.Path("/sys/fs/cgroup")
+    by_systemd = "memory" in (groups / "cgroup.controllers").read_text().split()
+    if not by_systemd:
+        tree = pathlib.Path("/var/tmp/groups")
+        group = tree / show("ControlGroup").lstrip("/")
+        group.mkdir(parents=True)
+        (group / "memory.max").write_text(f"{200 << 20}\n")
+        lines += f"BindReadOnlyPaths={tree}:{groups}\nMemoryPressureWatch=off\n"
+    drop_in(lines)
+    assert "limited to 209.7 MB; --memory_limit 167.8 MB" in journal(), journal()
+    drop_in(None)
+    return f"MemoryMax=200M{'' if by_systemd else ' (in a tree of its own: no controller of memory here)'}: 80% of it"
 
 
 def reloads():
@@ -111,6 +131,7 @@ def takes_credentials():
     shutil.rmtree(store)
     run("systemctl", "restart", "kinglet")
     assert status("/readyz") == 200
+    assert "no sign of life" not in journal(), "a server that stops is not stuck"
     return "files that only root may read give TLS and tokens"
 
 
@@ -148,12 +169,14 @@ def restarts_lose_nothing():
             load.wait_for_more()
             run("systemctl", "restart", "kinglet")
             pids.append(show("MainPID"))
+            load.wait_for_more()
+            run("systemctl", "reload", "kinglet")
         load.wait_for_more()
     finally:
         counts, lost = load.stop()
     assert len(set(pids)) == 4, pids
     assert not lost, f"{len(lost)} of {sum(counts)}: {lost[:5]}"
-    return f"three restarts under 32 clients: {sum(counts)} requests, none lost"
+    return f"three restarts and reloads under 32 clients: {sum(counts)} requests, none lost"
 
 
 def starts_on_demand():
@@ -186,6 +209,34 @@ def goes_without_a_trace():
     return "purged"
 
 
+def is_as_the_guide_says():
+    desk = pathlib.Path("/root/desk")
+    desk.mkdir()
+    shutil.copytree(WEIGHTS / "iris", desk / "iris")
+    for file in PACKAGES.iterdir():
+        shutil.copy(file, desk)
+    said = follow(desk, "Debian and its relatives")
+    assert "3.5" in said and '"AVAILABLE"' in said and "kgl_" in said, said
+    token = next(word for word in said.split() if word.startswith("kgl_"))
+    answered = [status("/v1/models/iris", "127.0.0.2", headers)
+                for headers in ({}, {"Authorization": f"Bearer {token}"})]
+    assert answered == [401, 200], answered
+    run("dpkg", "--purge", "kinglet")
+    shutil.rmtree("/etc/credstore")
+    if not list(desk.glob("*.tar.gz")):
+        return "from apt-get to a token (there is no archive to unpack)"
+    follow(desk, "Any Linux")
+    assert status(PREDICT.partition(":")[0]) == 200 and show("ActiveState") == "active"
+    return "from apt-get to a token, and the archive as a service"
+
+
+def follow(folder, heading):
+    """Types the indented lines of a section of the guide, as root."""
+    section = GUIDE.read_text().split(f"## {heading}\n")[1].split("\n## ")[0]
+    lines = [line.strip() for line in section.splitlines() if line.startswith("    ")]
+    return run("sh", "-euc", "\n".join(['exec 2>&1', 'sudo() { "$@"; }', f"cd {folder}", *lines]))
+
+
 # What steps are made of.
 
 
@@ -212,11 +263,11 @@ def until(condition, what):
     return True
 
 
-def status(path):
+def status(path, host="127.0.0.1", headers=()):
     """The status of a GET; 0 while nobody answers."""
-    connection = http.client.HTTPConnection("127.0.0.1", 8501, timeout=PATIENCE)
+    connection = http.client.HTTPConnection(host, 8501, timeout=PATIENCE)
     try:
-        connection.request("GET", path)
+        connection.request("GET", path, headers=dict(headers))
         return connection.getresponse().status
     except OSError:
         return 0
