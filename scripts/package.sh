@@ -29,7 +29,7 @@ machine() {
 
 documents() {
     mkdir -p "$1"
-    cp README.md CHANGELOG.md LICENSE docs/DEPLOY.md docs/OPERATIONS.md docs/FLAGS.md docs/SECURITY.md "$1"
+    cp README.md CHANGELOG.md LICENSE docs/DEPLOY.md docs/CONTAINERS.md docs/OPERATIONS.md docs/FLAGS.md docs/SECURITY.md "$1"
 }
 
 # Files get the same owner, time and order each time.

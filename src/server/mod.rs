@@ -184,8 +184,8 @@ impl Starter {
         if let (Some(manager), ModelSource::Single { .. } | ModelSource::Package { .. }) =
             (&self.manager, &self.options.source)
         {
-            let _patient =
-                self.service.be_patient(|| "the model is tried again; the log says why".to_owned());
+            let again = || "the model is tried again; the log says why".to_owned();
+            let _patient = (!self.registry.is_ready()).then(|| self.service.be_patient(again));
             if let Err(error) = manager.wait_until_available(None) {
                 *self.failure.lock().unwrap_or_else(PoisonError::into_inner) = Some(error);
                 return self.server.stop(Duration::ZERO);

@@ -111,6 +111,10 @@ class Life(ClientTest):
         answer = connection.getresponse()
         return answer.status, answer.read().decode()
 
+    def reload(self, process):
+        process.send_signal(signal.SIGHUP)
+        self.assertIsNotNone(self.manager.next("READY"), self.output())
+
     def ended(self, process):
         self.assertEqual(process.wait(TIMEOUT), 0, self.output())
 
@@ -263,10 +267,6 @@ class Certificates(Life):
             shutil.copy(FIXTURES / source, new)
             new.replace(self.folder / target)
 
-    def reload(self, process):
-        process.send_signal(signal.SIGHUP)
-        self.assertIsNotNone(self.manager.next("READY"), self.output())
-
     def test_a_certificate_is_swapped_and_a_broken_one_is_not(self):
         local, other = (
             ssl.PEM_cert_to_DER_cert((FIXTURES / name).read_text()) for name in ("localhost.pem", "other.pem")
@@ -325,13 +325,15 @@ class Certificates(Life):
 
 
 class Sockets(Life):
-    def test_restarts_lose_nothing(self):
+    def test_restarts_and_reloads_lose_nothing(self):
         with socket.create_server(("127.0.0.1", 0), backlog=1024) as listening:
             process = self.start(listening=listening)
             self.assertIn("(socket `rest`)", self.output())
-            load = Load(self.rest, clients=8)
+            load = Load(self.rest, clients=32)
             try:
                 for _ in range(3):
+                    load.wait_for_more()
+                    self.reload(process)
                     load.wait_for_more()
                     process.terminate()
                     self.ended(process)
