@@ -25,7 +25,6 @@ import time
 HERE = os.path.dirname(os.path.abspath(__file__))
 ROOT = os.path.dirname(os.path.dirname(HERE))
 WORKER = os.path.join(HERE, "worker.py")
-TOLERANCE = 1e-3
 # What one turn of an engine may take, in seconds.
 TURN = 0.25
 
@@ -119,7 +118,7 @@ def compare(name, arrays, files, threads, options, numpy):
         if peer == "litert":
             # Converters rename outputs and keep their order only.
             off = difference(numpy, dict(enumerate(expected.values())), dict(enumerate(found.values())))
-        if off > TOLERANCE:
+        if off > options.tolerance:
             notes.append(f"{name}, {threads} threads: {peer} differs by {off:.1e} of the scale and is not timed")
             engine.close()
         else:
@@ -171,6 +170,8 @@ def main():
     parser.add_argument("--python", default=os.path.join(HERE, ".venv", "bin", "python"))
     parser.add_argument("--busy", action="store_true",
                         help="compare the time on a core instead of the time passed: with one thread only")
+    parser.add_argument("--tolerance", type=float, default=1e-3,
+                        help="of the outputs' scale; quantised models differ by steps of 1/255 (default: %(default)s)")
     parser.add_argument("--output")
     options = parser.parse_args()
     import numpy
