@@ -88,9 +88,13 @@ class Batching(ClientTest):
         batches = lambda: int(  # noqa: E731
             re.search(r'kinglet_batch_rows_count\{model_name="half_plus_two",[^}]*\} (\d+)', self.page(server))[1]
         )
-        before = batches()
-        self.storm(server, clients=16, turns=20)
-        self.assertLess(batches() - before, 16 * 20)
+        # Whether two calls wait at the same time is up to the machine; answered on the network thread they never would.
+        for _ in range(30):
+            before = batches()
+            self.storm(server, clients=16, turns=20)
+            if batches() - before < 16 * 20:
+                return
+        self.fail("no two of 9,600 calls shared a batch")
 
     def test_what_has_no_common_batch_dimension_runs_alone(self):
         server = self.serve("max_batch_size { value: 4 }")
