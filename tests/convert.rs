@@ -4,7 +4,7 @@
 
 mod common;
 
-use common::{perf_models, run, shared};
+use common::{perf_models, run, shared, version_folders};
 use kinglet::{
     formats::{LoadOptions, LoadedModel, LoadedSignature, load},
     graph::{Cpu, Input, passes::Narrow},
@@ -103,20 +103,6 @@ fn what_stands_beside_the_model_comes_along() {
     let error = Conversion::default().write(&source, &to, &cpu()).unwrap_err();
     assert!(error.message.contains("is there already"), "{}", error.message);
     assert_eq!(fs::read_dir(&to).unwrap().count(), 1, "nothing is left behind");
-}
-
-/// `<model>/<version>` and `<model>` folders that hold a SavedModel.
-fn version_folders(root: &Path, folders: &mut Vec<PathBuf>) {
-    let children = |path: &Path| -> Vec<PathBuf> {
-        let entries = fs::read_dir(path).into_iter().flatten();
-        let mut paths: Vec<PathBuf> = entries.filter_map(|entry| Some(entry.ok()?.path())).collect();
-        paths.sort();
-        paths
-    };
-    for model in children(root) {
-        let candidates = children(&model).into_iter().chain([model]);
-        folders.extend(candidates.filter(|folder| folder.join("saved_model.pb").is_file()));
-    }
 }
 
 /// The model and its copy; `None` for one that does not load.

@@ -3,17 +3,13 @@
 
 mod common;
 
-use common::{run, shared};
+use common::{run, shared, version_folders};
 use kinglet::{
     formats::{LoadOptions, LoadedModel, LoadedSignature, load, safetensors},
     graph::Input,
     tensor::{DType, Tensor},
 };
-use std::{
-    collections::BTreeMap,
-    fs,
-    path::{Path, PathBuf},
-};
+use std::{collections::BTreeMap, path::Path};
 
 #[test]
 fn saved_models_come_back_equal() {
@@ -35,20 +31,6 @@ fn saved_models_come_back_equal() {
         compared += compare(folder, &model, &again);
     }
     assert!(compared > 0, "no signature of {} folders could be compared", folders.len());
-}
-
-/// `<model>/<version>` and `<model>` folders that hold a SavedModel.
-fn version_folders(root: &Path, folders: &mut Vec<PathBuf>) {
-    let children = |path: &Path| -> Vec<PathBuf> {
-        let entries = fs::read_dir(path).into_iter().flatten();
-        let mut paths: Vec<PathBuf> = entries.filter_map(|entry| Some(entry.ok()?.path())).collect();
-        paths.sort();
-        paths
-    };
-    for model in children(root) {
-        let candidates = children(&model).into_iter().chain([model]);
-        folders.extend(candidates.filter(|folder| folder.join("saved_model.pb").is_file()));
-    }
 }
 
 /// Number of signatures that ran and gave the same bits.

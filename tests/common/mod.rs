@@ -11,7 +11,7 @@ use kinglet::{
 };
 use std::{
     collections::BTreeMap,
-    env,
+    env, fs,
     io::Read,
     path::{Path, PathBuf},
 };
@@ -168,4 +168,18 @@ fn read_npy(name: &str, file: &[u8]) -> Tensor {
         other => panic!("{name}: dtype {other}"),
     };
     Tensor::from_buffer(dtype, shape, Buffer::copy_of(data).expect("memory")).expect("an array")
+}
+
+/// `<model>/<version>` and `<model>` folders that hold a SavedModel.
+pub(crate) fn version_folders(root: &Path, folders: &mut Vec<PathBuf>) {
+    let children = |path: &Path| -> Vec<PathBuf> {
+        let entries = fs::read_dir(path).into_iter().flatten();
+        let mut paths: Vec<PathBuf> = entries.filter_map(|entry| Some(entry.ok()?.path())).collect();
+        paths.sort();
+        paths
+    };
+    for model in children(root) {
+        let candidates = children(&model).into_iter().chain([model]);
+        folders.extend(candidates.filter(|folder| folder.join("saved_model.pb").is_file()));
+    }
 }

@@ -210,7 +210,7 @@ def goes_without_a_trace():
 
 
 def is_as_the_guide_says():
-    desk = pathlib.Path("/root/desk")
+    desk = pathlib.Path.home() / "desk"
     desk.mkdir()
     shutil.copytree(WEIGHTS / "iris", desk / "iris")
     for file in PACKAGES.iterdir():
