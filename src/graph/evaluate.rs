@@ -66,6 +66,7 @@ pub(super) fn evaluate(machine: &Machine<'_>, op: &Op, inputs: &[Tensor]) -> Res
         inputs: &facts,
         outputs: &outputs,
         kernels: machine.kernels,
+        threads: machine.threads.count(),
         packs: &packs,
         constants: &constants,
     };

@@ -495,8 +495,14 @@ fn lower(
         let outputs = traced.outputs.as_deref().unwrap_or_default();
         let constants: Vec<Option<usize>> =
             node.inputs.iter().map(|value| graph.constants.contains_key(value).then_some(value.0)).collect();
-        let cx =
-            Lower { inputs: &traced.inputs, outputs, kernels: machine.kernels, packs, constants: &constants };
+        let cx = Lower {
+            inputs: &traced.inputs,
+            outputs,
+            kernels: machine.kernels,
+            threads: machine.threads.count(),
+            packs,
+            constants: &constants,
+        };
         let step = match node.op.lower(&cx) {
             Err(OpError::Estimate) => Step::arena(|_| Err(OpError::Estimate)),
             lowered => lowered.map_err(|source| node_error(node, source))?,

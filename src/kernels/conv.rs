@@ -9,7 +9,7 @@
 use super::depthwise::{self, PackedDepthwise};
 use super::error::{KernelError, expect_length, product as size_of_product};
 use super::gemm::{Plain, check_packed};
-use super::pack::{AlignedFloats, Columns, PackedB};
+use super::pack::{AlignedFloats, Columns, PackedB, PackedView};
 use super::product::{Epilogue, Output, Rows, product};
 use super::table::Kernels;
 use super::threads::Threads;
@@ -178,6 +178,24 @@ impl PackedConv {
             PackedWeights::Dense((0..conv.groups).map(pack).collect::<Result<_, _>>()?)
         };
         Ok(PackedConv { shape: conv.weight_shape(), weights })
+    }
+
+    /// The one matrix of weights of a convolution without groups of this geometry.
+    pub(super) fn pointwise(&self, conv: &Conv2d) -> Option<PackedView<'_>> {
+        match &self.weights {
+            PackedWeights::Dense(groups) if self.shape == conv.weight_shape() && groups.len() == 1 => {
+                groups.first().map(PackedB::view)
+            }
+            _ => None,
+        }
+    }
+
+    /// The weights of a depthwise convolution of this geometry.
+    pub(super) fn depthwise(&self, conv: &Conv2d) -> Option<&PackedDepthwise> {
+        match &self.weights {
+            PackedWeights::Depthwise(packed) if self.shape == conv.weight_shape() => Some(packed),
+            _ => None,
+        }
     }
 
     /// Bytes of memory held.

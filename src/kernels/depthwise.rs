@@ -80,6 +80,53 @@ pub(super) fn run(
     });
 }
 
+/// Lines of one image, all channels, with their activation. Input line 0 stands at `x`, where only the lines under those of the
+/// output have to be there.
+///
+/// # Safety
+/// The geometry must be checked and keep its channels, with `packed` its weights; `out` (and `residual`, if not null) must hold
+/// the lines, and nobody else may touch `out`.
+#[allow(clippy::too_many_arguments, reason = "as a convolution has these")]
+pub(super) unsafe fn lines(
+    kernels: &Kernels,
+    conv: &Conv2d,
+    packed: &PackedDepthwise,
+    x: *const f32,
+    lines: Range<usize>,
+    out: *mut f32,
+    residual: *const f32,
+    epilogue: &Epilogue<'_>,
+) {
+    let size = conv.out_width * conv.out_channels;
+    let block = block_of(conv, size_of::<f32>()).min(conv.out_channels);
+    for first in (0..conv.out_channels).step_by(block.max(1)) {
+        for (index, y) in lines.clone().enumerate() {
+            let line = Line {
+                x,
+                weights: packed.weights.as_slice().as_ptr(),
+                out: out.wrapping_add(index * size),
+                conv,
+                top: y * conv.stride[0],
+                rows: rows_inside(conv, y),
+                channels: first..conv.out_channels.min(first + block),
+                ahead: false,
+                format: Floats {
+                    bias: packed.bias.as_ref().map_or(std::ptr::null(), |bias| bias.as_slice().as_ptr()),
+                    residual: if residual.is_null() { residual } else { residual.wrapping_add(index * size) },
+                    min: epilogue.min,
+                    max: epilogue.max,
+                },
+            };
+            // SAFETY: as the caller vouches.
+            unsafe { (kernels.depthwise)(&line) };
+        }
+    }
+    if let Some(activation) = epilogue.activation {
+        // SAFETY: in place over lines that were just written.
+        unsafe { kernels.unary_run(activation, out, out, lines.len() * size) };
+    }
+}
+
 /// Kernel rows over output line `y` that lie inside the image.
 fn rows_inside(conv: &Conv2d, y: usize) -> Range<usize> {
     inside(y * conv.stride[0], conv.pad_top, conv.kernel_height, conv.dilation[0], conv.in_height)

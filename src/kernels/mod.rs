@@ -22,6 +22,7 @@ mod element;
 mod error;
 mod gemm;
 mod gemm_bf16;
+mod inverted_residual;
 mod isa;
 mod json_float;
 mod map;
@@ -51,6 +52,7 @@ pub use conv_transpose::{ConvTranspose2d, ConvTransposePlan, PackedConvTranspose
 pub use element::{Number, Truth};
 pub use error::KernelError;
 pub use gemm_bf16::PackedBf16;
+pub use inverted_residual::{InvertedResidualPlan, Stage};
 pub use map::{Unary, unary_f64};
 pub use norm::RowNorm;
 pub use pack::{BLayout, PackedB, PackedView, pack_into, packed_len};

@@ -17,6 +17,7 @@ mod text_bytes;
 
 pub use fact::{Fact, Inferred};
 pub use fused::Fused;
+pub use inverted_residual::InvertedResidual;
 pub use profile::{Profile, StepShapes, StepTime};
 pub(crate) use step::Source;
 pub use step::{Io, Lower, PackCache, Run, RunContext, Step};
@@ -164,6 +165,7 @@ pub mod gather;
 pub mod generate;
 pub mod grid_sample;
 pub mod image;
+pub mod inverted_residual;
 pub mod join;
 pub mod late;
 pub mod layout;
@@ -198,7 +200,7 @@ ops! {
     unary::Unary,
     binary::Binary, binary::Compare, binary::Logical, binary::Not, binary::Select,
     cast::Cast, cast::Bitcast,
-    conv::Conv, conv_transpose::ConvTranspose,
+    conv::Conv, conv_transpose::ConvTranspose, inverted_residual::InvertedResidual,
     late::WithAxes,
     quant::Quantize, quant::Dequantize,
     matmul::MatMul,

@@ -100,6 +100,14 @@ fn operations(op: &Op, shapes: &StepShapes) -> u64 {
             let channels = w.last().copied().unwrap_or(1).max(1) as u64;
             2 * elements(y) * (elements(w) / channels)
         }
+        Op::InvertedResidual(block) => {
+            // Every weight meets every pixel of what its convolution makes: those of x, then those of the output.
+            let pixels = |shape: &Shape| shape.iter().rev().skip(1).product::<usize>() as u64;
+            let weights: Vec<u64> = shapes.inputs.iter().skip(1).step_by(2).map(elements).collect();
+            let (before, after) = weights.split_at(usize::from(block.expand.is_some()).min(weights.len()));
+            let after = after.iter().take(1 + usize::from(block.project.is_some()));
+            2 * (pixels(x) * before.iter().sum::<u64>() + pixels(y) * after.sum::<u64>())
+        }
         Op::MatMul(product) => {
             let depth = if product.transpose_a { x.iter().rev().nth(1) } else { x.last() };
             2 * elements(y) * depth.copied().unwrap_or(1) as u64

@@ -54,6 +54,14 @@ fn described(op: &Op) -> String {
         format!("{}{residual}{activation}", if fused.bias { "+Bias" } else { "" })
     };
     match op {
+        Op::InvertedResidual(block) => {
+            let convs = [block.expand.as_deref(), Some(&*block.depthwise), block.project.as_deref()];
+            let convs = convs.into_iter().flatten().map(|conv| match conv.groups {
+                1 => format!("Conv{}", fused(&conv.fused)),
+                groups => format!("Conv/{groups}{}", fused(&conv.fused)),
+            });
+            convs.collect::<Vec<_>>().join(", ")
+        }
         Op::Conv(conv) if conv.groups != 1 => format!("Conv/{}{}", conv.groups, fused(&conv.fused)),
         Op::Conv(conv) => format!("Conv{}", fused(&conv.fused)),
         Op::MatMul(product) => format!("MatMul{}", fused(&product.fused)),

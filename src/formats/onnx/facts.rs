@@ -213,6 +213,7 @@ fn ranks(node: &Node, inputs: &[Fact], size: usize) -> Option<Vec<Fact>> {
         | Op::Resize(_)
         | Op::Split(_)
         | Op::Conv(_)
+        | Op::InvertedResidual(_)
         | Op::ConvTranspose(_)
         | Op::Pool(_)
         | Op::Softmax(_)

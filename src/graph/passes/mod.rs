@@ -11,6 +11,7 @@ mod clean;
 mod edit;
 mod epilogue;
 mod fold;
+mod inverted_residual;
 mod layer_norm;
 mod layout;
 mod narrow;
@@ -47,5 +48,6 @@ pub(super) fn optimize(graph: Graph, machine: &Machine<'_>) -> Graph {
     }
     let graph = clean(attention::find_attention(graph, machine));
     let graph = pad::fuse_pads(affine::fuse_affine(graph, machine));
-    clean(epilogue::fuse_epilogues(graph, machine))
+    let graph = clean(epilogue::fuse_epilogues(graph, machine));
+    clean(inverted_residual::join_inverted_residuals(graph, machine))
 }
