@@ -6,6 +6,7 @@
 
 use super::error::{KernelError, expect_length, product};
 use super::table::Kernels;
+use crate::tensor::buffer::prefer_large_pages;
 
 /// How the second matrix of a product lies in memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -230,7 +231,11 @@ struct Line([f32; 16]);
 
 impl AlignedFloats {
     pub(super) fn zeroed(length: usize) -> AlignedFloats {
-        AlignedFloats { lines: vec![Line([0.0; 16]); length.div_ceil(16)], length }
+        let count = length.div_ceil(16);
+        let mut lines = Vec::with_capacity(count);
+        prefer_large_pages(lines.spare_capacity_mut());
+        lines.resize(count, Line([0.0; 16]));
+        AlignedFloats { lines, length }
     }
 
     pub(super) fn as_slice(&self) -> &[f32] {

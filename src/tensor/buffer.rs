@@ -11,6 +11,7 @@ use std::{
     fmt,
     fs::File,
     marker::PhantomData,
+    mem::MaybeUninit,
     path::Path,
     sync::{Arc, OnceLock},
 };
@@ -93,6 +94,7 @@ impl AlignedBytes {
         if lines > self.lines.len() {
             let more = lines - self.lines.len();
             self.lines.try_reserve(more).map_err(|_| TensorError::OutOfMemory { bytes: len })?;
+            prefer_large_pages(self.lines.spare_capacity_mut());
         }
         self.lines.resize(lines, Line([0; ALIGNMENT]));
         self.len = len;
@@ -585,6 +587,28 @@ impl<'a> Views<'a> {
         // SAFETY: as for outputs; `scratch_taken` makes it a single hand-out.
         view_mut(unsafe { std::slice::from_raw_parts_mut(pointer, region.len) })
     }
+}
+
+/// Asks for large pages under memory that nothing was written to yet. Loading a model touches twice the size of its weights
+/// for the first time, and most of that time went to the faults of small pages. A hint, and only for some megabytes.
+pub(crate) fn prefer_large_pages<T>(memory: &mut [MaybeUninit<T>]) {
+    #[cfg(target_os = "linux")]
+    {
+        const LEAST: usize = 4 << 20;
+        const SMALL_PAGE: usize = 4096;
+        let start = memory.as_mut_ptr().addr();
+        let end = (start + size_of_val(memory)) / SMALL_PAGE * SMALL_PAGE;
+        let start = start.next_multiple_of(SMALL_PAGE);
+        if end.saturating_sub(start) >= LEAST {
+            // SAFETY: whole pages of memory that is borrowed exclusively; the advice changes no content.
+            unsafe {
+                let first = memory.as_mut_ptr().with_addr(start);
+                libc::madvise(first.cast(), end - start, libc::MADV_HUGEPAGE);
+            }
+        }
+    }
+    #[cfg(not(target_os = "linux"))]
+    let _ = memory;
 }
 
 /// Blocks from this size on are pages of their own, which go back to the system when they are freed.
