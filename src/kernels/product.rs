@@ -79,6 +79,8 @@ pub(super) const MAX_POINTERS: usize = 2400;
 const MAX_TAPS: usize = 64;
 /// Floats for rows that have to be assembled.
 pub(super) const SCRATCH: usize = 16 * 1024;
+/// Floats that weights are asked for ahead of their use where they are read once.
+const FAR: usize = 4096;
 /// Multiplications below which a second thread costs more than it brings.
 const PARALLEL_WORK: usize = 64 * 1024;
 
@@ -104,8 +106,15 @@ pub(super) unsafe fn product<R: Rows<f32>>(
     let wanted =
         if threads.count() == 1 { 1 } else { (threads.count() * 4).min(work / PARALLEL_WORK).max(1) };
     let (row_tasks, panel_tasks) = cut(kernels, count, weights.n, panels, wanted);
-    let share =
-        Shared { kernels, rows, weights, residual: out.residual, epilogue: out.epilogue, stride: out.stride };
+    let share = Shared {
+        kernels,
+        rows,
+        weights,
+        residual: out.residual,
+        epilogue: out.epilogue,
+        stride: out.stride,
+        once: count <= kernels.widest_tile_rows(),
+    };
     let data = SendPtr(out.data);
     threads.for_each(row_tasks * panel_tasks, |task| {
         let task_rows = part(count, row_tasks, task % row_tasks);
@@ -141,6 +150,8 @@ struct Shared<'a, R> {
     residual: *const f32,
     epilogue: &'a Epilogue<'a>,
     stride: usize,
+    /// Every weight is read once, for the rows are one tile: it comes from memory in its order, in blocks of any depth.
+    once: bool,
 }
 // SAFETY: the residual is only read.
 unsafe impl<R: Sync> Sync for Shared<'_, R> {}
@@ -166,7 +177,7 @@ impl<R: Rows<f32>> Shared<'_, R> {
     /// The depth block at (`tap`, `channel`).
     fn depth_block(&self, tap: usize, channel: usize) -> DepthBlock {
         let (taps, depth) = (self.rows.taps(), self.rows.depth());
-        let limit = self.kernels.depth_block;
+        let limit = if self.once { usize::MAX } else { self.kernels.depth_block };
         if taps == 0 {
             // The phases of a transposed convolution can be empty: the bias alone.
             return DepthBlock { taps: 0..0, channels: 0..depth };
@@ -314,14 +325,20 @@ impl<R: Rows<f32>> Shared<'_, R> {
             let at = (rows.start + local.start) * self.stride + columns.start;
             let asked = ahead.start + tile * piece;
             let fetch = asked < ahead.end;
+            let (ahead, ahead_step) = match (self.once, fetch) {
+                // The line after it comes along.
+                (true, _) => (weights.wrapping_add(FAR), vectors * width.lanes),
+                (false, true) => (panels[asked..].as_ptr(), width.lanes),
+                (false, false) => (weights, 0),
+            };
             let work = Tile {
                 pointers: pointers[local.start..].as_ptr(),
                 pointer_stride: rows.len(),
                 taps,
                 depth,
                 weights,
-                ahead: if fetch { panels[asked..].as_ptr() } else { weights },
-                ahead_step: if fetch { width.lanes } else { 0 },
+                ahead,
+                ahead_step,
                 bias: bias.map_or(std::ptr::null(), |bias| bias[columns.start..].as_ptr()),
                 // SAFETY: row and column lie within the output.
                 out: unsafe { data.add(at) },
