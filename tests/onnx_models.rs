@@ -2,9 +2,11 @@
 
 mod common;
 
-use common::{assert_close_to_scale, perf_models, read_npz, run, shared};
+use common::{assert_close_to_scale, perf_models, read_npz, run_on, shared};
 use kinglet::{
     formats::{LoadOptions, load},
+    graph::Cpu,
+    kernels::{self, Threads},
     tensor::Tensor,
 };
 use std::{
@@ -24,6 +26,11 @@ const MAGNIFIED: f32 = 1e-3;
 
 /// Runs the model on every case of a recording: `[<case>/]in/<name>`, `[<case>/]out/<name>`.
 fn check(model: &Path, recording: &Path, tolerance: f32) {
+    check_on(|| vec![Cpu::new(kernels::best(), Threads::single())], model, recording, tolerance);
+}
+
+/// The same on several backends.
+fn check_on(backends: impl Fn() -> Vec<Cpu>, model: &Path, recording: &Path, tolerance: f32) {
     let place = model.display();
     let loaded = load(model, &LoadOptions::default()).unwrap_or_else(|error| panic!("{place}: {error}"));
     let signature = &loaded.signatures["serving_default"];
@@ -39,10 +46,13 @@ fn check(model: &Path, recording: &Path, tolerance: f32) {
     }
     assert!(!cases.is_empty(), "{}: no cases", recording.display());
     for (case, [inputs, expected]) in cases {
-        let found = run(signature, &inputs).unwrap_or_else(|error| panic!("{place} {case}: {error}"));
         assert!(!expected.is_empty(), "{place} {case}: no outputs");
-        for (name, expected) in &expected {
-            assert_close_to_scale(&format!("{place} {case}{name}"), expected, &found[name], tolerance);
+        for cpu in backends() {
+            let found =
+                run_on(cpu, signature, &inputs).unwrap_or_else(|error| panic!("{place} {case}: {error}"));
+            for (name, expected) in &expected {
+                assert_close_to_scale(&format!("{place} {case}{name}"), expected, &found[name], tolerance);
+            }
         }
     }
 }
@@ -91,6 +101,24 @@ fn quantized_models() {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/onnx");
     for name in ["quantized_unsigned", "quantized_signed", "quantized_operators"] {
         check(&folder.join(format!("{name}.onnx")), &folder.join(format!("{name}.npz")), STEP);
+    }
+}
+
+/// The models that are quick enough on plain instructions and without optimisation; `scripts/check-models.py` does all.
+#[test]
+fn every_instruction_set_and_number_of_threads() {
+    let Some(folder) = perf_models() else { return };
+    let backends = || {
+        let on =
+            |count| kernels::available().iter().map(move |kernels| Cpu::new(kernels, Threads::new(count)));
+        (1..=3).flat_map(on).collect()
+    };
+    for name in ["iris_mlp", "mnist_mlp", "gru_kws"] {
+        let model = folder.join(format!("{name}.onnx"));
+        match model.is_file() {
+            true => check_on(backends, &model, &folder.join(format!("{name}.npz")), TOLERANCE),
+            false => eprintln!("SKIPPED: {} is not there", model.display()),
+        }
     }
 }
 

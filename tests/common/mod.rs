@@ -43,7 +43,16 @@ pub(crate) fn run(
     signature: &LoadedSignature,
     inputs: &BTreeMap<String, Tensor>,
 ) -> Result<BTreeMap<String, Tensor>, GraphError> {
-    let program = Cpu::new(kernels::best(), Threads::single()).compile(signature.graph.clone())?;
+    run_on(Cpu::new(kernels::best(), Threads::single()), signature, inputs)
+}
+
+/// The same on another backend.
+pub(crate) fn run_on(
+    cpu: Cpu,
+    signature: &LoadedSignature,
+    inputs: &BTreeMap<String, Tensor>,
+) -> Result<BTreeMap<String, Tensor>, GraphError> {
+    let program = cpu.compile(signature.graph.clone())?;
     let inputs: Vec<Tensor> = signature
         .inputs
         .iter()
