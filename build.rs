@@ -2,7 +2,7 @@
 //! descriptors of the served part for gRPC server reflection.
 
 use protox::prost_reflect::{prost::Message, prost_types::FileDescriptorSet};
-use std::{env, fs, io, path::PathBuf};
+use std::{env, fs, io, path::PathBuf, process::Command};
 
 /// Files whose services are on the wire.
 const SERVED: &[&str] = &[
@@ -27,9 +27,8 @@ const STORED: &[&str] = &[
 
 fn main() -> io::Result<()> {
     println!("cargo:rerun-if-changed=proto");
-    let is = |name: &str, value: &str| env::var(name).is_ok_and(|found| found == value);
-    if is("PROFILE", "release") && is("CARGO_CFG_TARGET_ARCH", "x86_64") {
-        // Functions that came out alike are kept once; the linker is the toolchain's own lld.
+    if env::var("PROFILE").is_ok_and(|profile| profile == "release") && links_with_lld() {
+        // Functions that came out alike are kept once.
         println!("cargo:rustc-link-arg-bins=-Wl,--icf=all");
         // Addresses that only the load address changes take two bits instead of 24 bytes.
         println!("cargo:rustc-link-arg-bins=-Wl,--pack-dyn-relocs=relr");
@@ -44,6 +43,16 @@ fn main() -> io::Result<()> {
         .bytes(["."])
         .btree_map(["."])
         .compile_fds(descriptors)
+}
+
+/// Whether the linker knows lld's options: on x86-64 it is the toolchain's own lld, elsewhere a configured one may be.
+fn links_with_lld() -> bool {
+    println!("cargo:rerun-if-env-changed=RUSTC_LINKER");
+    let Some(linker) = env::var_os("RUSTC_LINKER") else {
+        return env::var("CARGO_CFG_TARGET_ARCH").is_ok_and(|name| name == "x86_64");
+    };
+    let said = Command::new(linker).args(["-Wl,--version"]).output();
+    said.is_ok_and(|said| String::from_utf8_lossy(&said.stdout).contains("LLD"))
 }
 
 /// Positions and comments in the sources are half of a descriptor and of no use to clients.

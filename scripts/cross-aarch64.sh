@@ -49,6 +49,15 @@ WRAPPER
     "$cross/bin/rustc" --version >"$cross/.done"
 }
 
+# The cross gcc with the lld that rustup's toolchain brings along: it links faster, and makes the file smaller (build.rs).
+# Without one, with the linker that gcc finds.
+write_linker() {
+    lld=$(env -u RUSTC rustc --print sysroot)/lib/rustlib/x86_64-unknown-linux-gnu/bin/gcc-ld
+    [ -x "$lld/ld.lld" ] && use_lld="-B$lld -fuse-ld=lld" || use_lld=
+    printf '#!/bin/sh\nexec aarch64-linux-gnu-gcc %s "$@"\n' "$use_lld" >"$cross/bin/linker"
+    chmod +x "$cross/bin/linker"
+}
+
 case $(uname -m) in
 x86_64)
     if ! command -v aarch64-linux-gnu-gcc >/dev/null || ! command -v qemu-aarch64-static >/dev/null; then
@@ -58,8 +67,9 @@ x86_64)
             qemu-user-static >/dev/null
     fi
     [ -e "$cross/.done" ] || fetch_compiler
+    write_linker
     export RUSTC="$cross/bin/rustc"
-    export CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_LINKER=aarch64-linux-gnu-gcc
+    export CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_LINKER="$cross/bin/linker"
     export CC_aarch64_unknown_linux_gnu=aarch64-linux-gnu-gcc
     ;;
 aarch64) ;;
