@@ -27,6 +27,34 @@ machine() {
     esac
 }
 
+# A kinglet that runs here: one of the packed, under emulation if need be.
+runs_here() {
+    for pair in "$@"; do
+        binary=$(absolute "${pair#*=}")
+        for run in "" qemu-aarch64-static; do
+            if $run "$binary" --version >/dev/null 2>&1; then
+                echo "$run $binary"
+                return
+            fi
+        done
+    done
+    echo "none of the binaries runs here, to print the man page" >&2
+    exit 1
+}
+
+absolute() {
+    case "$1" in /*) echo "$1" ;; *) echo "$start/$1" ;; esac
+}
+
+# The man page and what shells complete, below $1.
+generated() {
+    mkdir -p "$1/man/man1" "$1/bash-completion/completions" "$1/zsh/vendor-completions" "$1/fish/vendor_completions.d"
+    $kinglet generate man | gzip -n -9 >"$1/man/man1/kinglet.1.gz"
+    $kinglet generate completions bash >"$1/bash-completion/completions/kinglet"
+    $kinglet generate completions zsh >"$1/zsh/vendor-completions/_kinglet"
+    $kinglet generate completions fish >"$1/fish/vendor_completions.d/kinglet.fish"
+}
+
 documents() {
     mkdir -p "$1"
     cp README.md CHANGELOG.md LICENSE docs/DEPLOY.md docs/CONTAINERS.md docs/OPERATIONS.md docs/FLAGS.md docs/SECURITY.md "$1"
@@ -45,6 +73,8 @@ deb() {
         install -D -m 644 "packaging/$unit" "$root/usr/lib/systemd/system/$unit"
     done
     install -D -m 644 packaging/kinglet.conf "$root/etc/kinglet/kinglet.conf"
+    install -D -m 644 packaging/kinglet.sysusers "$root/usr/lib/sysusers.d/kinglet.conf"
+    generated "$root/usr/share"
     documents "$root/usr/share/doc/kinglet"
     mv "$root/usr/share/doc/kinglet/LICENSE" "$root/usr/share/doc/kinglet/copyright"
     find "$root" -type d -exec chmod 755 {} +
@@ -64,16 +94,17 @@ archive() {
     name=kinglet-$version-linux-$1
     install -D -m 755 "$2" "$work/$name/kinglet"
     documents "$work/$name"
+    generated "$work/$name/share"
     cp -r packaging "$work/$name/packaging"
     rm -r "$work/$name/packaging/debian"
     pack "$name" >"$folder/$name.tar.gz"
 }
 
+kinglet=$(runs_here "$@")
 made=
 for pair in "$@"; do
     architecture=${pair%%=*}
-    binary=${pair#*=}
-    case "$binary" in /*) ;; *) binary=$start/$binary ;; esac
+    binary=$(absolute "${pair#*=}")
     [ "$(machine "$binary")" = "$architecture" ] || { echo "$binary is not for $architecture" >&2; exit 1; }
     deb "$architecture" "$binary"
     archive "$architecture" "$binary"

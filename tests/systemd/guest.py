@@ -8,6 +8,7 @@ import http.client
 import json
 import os
 import pathlib
+import pwd
 import shutil
 import ssl
 import subprocess
@@ -44,6 +45,12 @@ def installs():
     units = ["/usr/lib/systemd/system/kinglet.service", "/usr/lib/systemd/system/kinglet.socket"]
     verified = subprocess.run(["systemd-analyze", "verify", *units], capture_output=True, text=True)
     assert (verified.returncode, verified.stderr) == (0, ""), verified
+    shared = pathlib.Path("/usr/share")
+    for path in ("bash-completion/completions/kinglet", "zsh/vendor-completions/_kinglet", "fish/vendor_completions.d/kinglet.fish"):
+        assert "kinglet" in (shared / path).read_text(), path
+    # Documents are left out of a minimal Debian.
+    page = subprocess.run(["dpkg", "--fsys-tarfile", str(PACKAGE)], capture_output=True, check=True).stdout
+    assert b"./usr/share/man/man1/kinglet.1.gz" in page
     return f"{run('systemctl', '--version').splitlines()[0]}, ready as apt-get ends"
 
 
@@ -58,13 +65,22 @@ def answers():
 
 def is_confined():
     exposure = run("systemd-analyze", "security", "--threshold=15", "kinglet.service").splitlines()[-1]
-    status = dict(
+    fields = dict(
         line.split(":\t", 1) for line in pathlib.Path(f"/proc/{show('MainPID')}/status").read_text().splitlines() if ":\t" in line
     )
-    user = int(status["Uid"].split()[0])
-    assert 61184 <= user <= 65519, f"no dynamic user: {user}"
-    assert int(status["CapEff"], 16) == 0 and status["NoNewPrivs"] == "1" and status["Seccomp"] == "2", status
-    return f"user {user}, no capabilities, {exposure.strip('→ ')}"
+    user = int(fields["Uid"].split()[0])
+    assert pwd.getpwuid(user).pw_name == "kinglet" and user < 1000, f"not the package's user: {user}"
+    # Its group is enough to read a model.
+    install_model("iris", 1)
+    for path in (STATE / "models").rglob("*"):
+        shutil.chown(path, "root", "kinglet")
+        path.chmod(0o750 if path.is_dir() else 0o640)
+    configure(KINGLET_MODELS_DIR=STATE / "models")
+    assert status("/v1/models/iris") == 200, journal()
+    shutil.rmtree(STATE / "models")
+    configure()
+    assert int(fields["CapEff"], 16) == 0 and fields["NoNewPrivs"] == "1" and fields["Seccomp"] == "2", fields
+    return f"user kinglet, no capabilities, {exposure.strip('→ ')}"
 
 
 def knows_its_limit():
