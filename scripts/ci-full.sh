@@ -1,5 +1,5 @@
 #!/bin/sh
-# What takes too long for .ci/run, or needs more than it: other CPUs under emulation, a booted system, CUDA. Run it before
+# What takes too long for .ci/run, or needs more than it: other CPUs under emulation, packages, a booted system, a container image, CUDA. Run it before
 # a release, after .ci/run. Needs root on Debian, x86-64; half an hour on two cores.
 set -eu
 cd "$(dirname "$0")/.."
@@ -20,8 +20,12 @@ step "older x86-64 CPUs"
 [ -e target/x86_64-unknown-linux-gnu/release/kinglet ] || cargo build --release
 scripts/test-x86-dispatch.sh
 
+step "packages"
+scripts/package.sh target/packages amd64=target/x86_64-unknown-linux-gnu/release/kinglet \
+    arm64=target-aarch64/aarch64-unknown-linux-gnu/release/kinglet
+
 # Each of these says itself what it needs.
-for optional in scripts/systemd-test.sh scripts/check-cuda.sh; do
+for optional in scripts/systemd-test.sh scripts/container-test.sh scripts/check-cuda.sh; do
     if [ -x "$optional" ]; then
         step "$optional"
         "$optional"
