@@ -324,6 +324,44 @@ class Certificates(Life):
         self.assertIn("the tokens stay as they are", self.output())
 
 
+class Models(Life):
+    def predicts(self):
+        connection = http.client.HTTPConnection("127.0.0.1", self.rest, timeout=TIMEOUT)
+        flower = {"sepal_length": 5.1, "sepal_width": 3.5, "petal_length": 1.4, "petal_width": 0.2}
+        connection.request("POST", "/v1/models/iris:predict", json.dumps({"instances": [flower]}))
+        answer = connection.getresponse()
+        self.assertEqual((answer.status, b"setosa" in answer.read()), (200, True))
+
+    def test_whatever_is_wrong_the_old_model_stays(self):
+        models = self.folder / "iris"
+        shutil.copytree(ROOT / "weights" / "iris" / "1", models / "1")
+        config = self.folder / "models.config"
+        good = f'model_config_list {{ config {{ name: "iris" base_path: "{models}" model_platform: "tensorflow" }} }}'
+        config.write_text(good)
+        process = self.start(f"--model_config_file={config}", "--max_num_load_retries=0")
+        self.predicts()
+        for mistake in (
+            lambda: config.write_text("model_config_list { confg {} }"),
+            lambda: config.write_text(good.replace(str(models), "relative")),
+            lambda: config.unlink(),
+        ):
+            mistake()
+            self.reload(process)
+            self.predicts()
+        self.assertEqual(self.output().count("the model configuration stays as it is"), 3, self.output())
+        config.write_text(good)
+        # A new version that is damaged does not take the old one's place.
+        for damaged in ("model.json", "model.safetensors"):
+            shutil.copytree(ROOT / "weights" / "iris" / "1", self.folder / "new")
+            (self.folder / "new" / damaged).write_bytes(b"damaged")
+            version = 2 + len(list(models.glob("[2-9]")))
+            (self.folder / "new").rename(models / str(version))
+            self.reload(process)
+            self.predicts()
+            self.assertIn('"state": "END"', self.get(f"/v1/models/iris/versions/{version}")[1])
+            self.assertIn('"state": "AVAILABLE"', self.get("/v1/models/iris/versions/1")[1])
+
+
 class Sockets(Life):
     def test_restarts_and_reloads_lose_nothing(self):
         with socket.create_server(("127.0.0.1", 0), backlog=1024) as listening:
