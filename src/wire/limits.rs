@@ -45,7 +45,8 @@ pub struct Limits {
     /// Complete requests that wait for a worker, per worker. Above: 429, or RESOURCE_EXHAUSTED. Some hundred
     /// keep-alive clients that wait for each other are no overload; what they hold is bounded in bytes.
     pub queued_per_worker: usize,
-    /// Bodies received or about to be sent, over all connections. Above: 429, or RESOURCE_EXHAUSTED.
+    /// Bodies received or about to be sent, over all connections. Above: 429, or RESOURCE_EXHAUSTED. How much memory there
+    /// is, this floor does not know: whoever does, as kinglet's server, sets it.
     pub in_flight_bytes: usize,
     /// The same for one connection. Above: 429, or RESOURCE_EXHAUSTED.
     pub connection_bytes: usize,
@@ -83,7 +84,7 @@ impl Default for Limits {
             connections: open_files().saturating_sub(64).clamp(16, 4096),
             requests_per_connection: u64::MAX,
             queued_per_worker: 512,
-            in_flight_bytes: (memory() / 4).clamp(64 << 20, usize::MAX),
+            in_flight_bytes: 256 << 20,
             connection_bytes: 256 << 20,
             streams: 100,
             stream_window: 1 << 20,
@@ -116,19 +117,6 @@ fn parse_open_files(text: &str) -> Option<usize> {
     }
 }
 
-/// The memory that this process may use: the machine's, or its control group's; 2 GiB where neither is known.
-fn memory() -> usize {
-    let machine = fs::read_to_string("/proc/meminfo").ok().and_then(|text| parse_memory(&text));
-    let group =
-        fs::read_to_string("/sys/fs/cgroup/memory.max").ok().and_then(|text| text.trim().parse().ok());
-    [machine, group].into_iter().flatten().min().unwrap_or(2 << 30)
-}
-
-fn parse_memory(text: &str) -> Option<usize> {
-    let row = text.lines().find_map(|line| line.strip_prefix("MemTotal:"))?;
-    row.split_ascii_whitespace().next()?.parse::<usize>().ok()?.checked_mul(1024)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -140,7 +128,6 @@ mod tests {
         assert_eq!(parse_open_files(table), Some(1024));
         assert_eq!(parse_open_files("Max open files  unlimited unlimited files"), Some(usize::MAX));
         assert_eq!(parse_open_files(""), None);
-        assert_eq!(parse_memory("MemTotal:       24529768 kB\nMemFree: 1 kB\n"), Some(24_529_768 * 1024));
     }
 
     #[test]
