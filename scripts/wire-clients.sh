@@ -56,6 +56,9 @@ if has h2load; then
     done
 fi
 
+step "the rules of HTTP/2"
+python3 tests/clients/http2_rules.py 18610 /size/10
+
 step "Python: grpcio, httpx, h2"
 [ -x "$venv/bin/python" ] || python3 -m venv "$venv"
 "$venv/bin/python" -c "import grpc, httpx, h2" 2>/dev/null ||
