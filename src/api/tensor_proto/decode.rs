@@ -217,19 +217,7 @@ fn fill<T: Element>(
     number: Number,
     convert: impl Fn(u64) -> T,
 ) -> Result<Tensor, DecodeError> {
-    let mut values = AlignedVec::<T>::zeroed(elements)?;
-    let mut slots = values.as_mut_slice().iter_mut();
-    let mut last = None;
-    each_number(message, tag, number, |bits| {
-        if let Some(slot) = slots.next() {
-            *slot = convert(bits);
-            last = Some(*slot);
-        }
-    })?;
-    if let Some(last) = last {
-        slots.for_each(|slot| *slot = last);
-    }
-    Ok(Tensor::from_aligned(shape, values)?)
+    fill_with(message, shape, elements, tag, number, |bits| Some(convert(bits)))
 }
 
 /// As [`fill`] for complex numbers; half a pair at the end of the list is ignored.
@@ -244,16 +232,35 @@ fn pairs<T: Copy>(
 where
     [T; 2]: Element,
 {
-    let mut values = AlignedVec::<[T; 2]>::zeroed(elements)?;
+    let mut real = None;
+    let pair = |bits| match real.take() {
+        None => {
+            real = Some(convert(bits));
+            None
+        }
+        Some(real) => Some([real, convert(bits)]),
+    };
+    fill_with(message, shape, elements, tag, number, pair)
+}
+
+/// A tensor of the elements that `element` makes of the numbers of a list; the last one stands for those that are missing.
+fn fill_with<T: Element>(
+    message: &Bytes,
+    shape: Shape,
+    elements: usize,
+    tag: u32,
+    number: Number,
+    mut element: impl FnMut(u64) -> Option<T>,
+) -> Result<Tensor, DecodeError> {
+    let mut values = AlignedVec::<T>::zeroed(elements)?;
     let mut slots = values.as_mut_slice().iter_mut();
-    let (mut real, mut last) = (None, None);
-    each_number(message, tag, number, |bits| match real.take() {
-        None => real = Some(convert(bits)),
-        Some(real) => {
-            if let Some(slot) = slots.next() {
-                *slot = [real, convert(bits)];
-                last = Some(*slot);
-            }
+    let mut last = None;
+    each_number(message, tag, number, |bits| {
+        if let Some(value) = element(bits)
+            && let Some(slot) = slots.next()
+        {
+            *slot = value;
+            last = Some(value);
         }
     })?;
     if let Some(last) = last {
