@@ -11,6 +11,7 @@ use crate::{
     wire::{
         Request, RequestHead, Response,
         grpc::{self, Status},
+        path_of,
     },
 };
 
@@ -102,7 +103,7 @@ impl Door {
             let call = grpc::decode(request, self.max_message).ok()?;
             return named::model_of_grpc(&call.path, &call.message);
         }
-        let path = request.target.split(['?', '#']).next().unwrap_or(&request.target);
+        let path = path_of(&request.target);
         match modelarts.takes_path(&request.method, path) {
             true => modelarts.model_of(&request.method, path),
             false => named::of_rest(path).map(|(_, model)| model),
@@ -112,9 +113,8 @@ impl Door {
 
 /// Health checks are for everybody, and so is the question of a browser whether it may ask.
 fn is_open(method: &str, target: &str) -> bool {
-    let path = target.split(['?', '#']).next().unwrap_or(target);
     matches!(
-        path,
+        path_of(target),
         "/healthz" | "/readyz" | "/health" | "/grpc.health.v1.Health/Check" | "/grpc.health.v1.Health/Watch"
     ) || method == "OPTIONS"
 }

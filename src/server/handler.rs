@@ -15,7 +15,7 @@ use crate::{
     },
     models::{Code, Entrypoint, Monitoring, Patience, Registry, Stats},
     tensor::release_free_memory,
-    wire::{Body, Event, Handler, Protocol, Request, RequestHead, Response, page},
+    wire::{Body, Event, Handler, Protocol, Request, RequestHead, Response, page, path_of},
 };
 use std::{
     sync::{
@@ -240,8 +240,4 @@ impl Call {
 
 fn plain(status: u16, text: impl Into<Body>) -> Response {
     Response::new(status, "text/plain", text)
-}
-
-fn path_of(target: &str) -> &str {
-    target.split(['?', '#']).next().unwrap_or(target)
 }

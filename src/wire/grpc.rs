@@ -20,6 +20,8 @@ use super::{
 const PREFIX: usize = 5;
 /// Messages below this size are not worth compressing.
 const WORTH_COMPRESSING: usize = 1 << 10;
+/// Messages up to this size are copied behind their prefix rather than sent as a piece of their own.
+const JOINED: usize = 4 << 10;
 /// In gRPC-Web, the flag of the message that holds the trailers.
 const TRAILERS_FLAG: u8 = 0x80;
 
@@ -180,7 +182,7 @@ pub(crate) fn deadline_of(headers: &Headers, received: Instant) -> Option<Instan
 fn respond(headers: &Headers, message: Option<(Body, bool)>, status: Option<Status>) -> Response {
     let form = Form::of(headers).unwrap_or(Form::Native);
     let mut response = Response::new(200, form.content_type(), Body::default());
-    let mut trailers = Headers::new();
+    let mut trailers = Headers::with_capacity(2, 32);
     let Status { code, message: text } = status.unwrap_or(Status::new(0, ""));
     trailers.push("grpc-status", code.to_string());
     if !text.is_empty() {
@@ -211,15 +213,21 @@ fn respond(headers: &Headers, message: Option<(Body, bool)>, status: Option<Stat
 /// A message behind its prefix.
 fn frame(message: Body, compress: bool) -> Body {
     let message = if compress { gzip::deflate(&message.into_bytes()).into() } else { message };
-    let mut framed = Body::from(prefix(u8::from(compress), message.len()));
+    let prefix = prefix(u8::from(compress), message.len());
+    if message.len() <= JOINED {
+        let mut joined = Vec::with_capacity(PREFIX + message.len());
+        joined.extend_from_slice(&prefix);
+        message.into_pieces().for_each(|piece| joined.extend_from_slice(&piece));
+        return joined.into();
+    }
+    let mut framed = Body::from(prefix.to_vec());
     message.into_pieces().for_each(|piece| framed.push(piece));
     framed
 }
 
-fn prefix(flag: u8, length: usize) -> Vec<u8> {
-    let mut prefix = vec![flag];
-    prefix.extend_from_slice(&u32::try_from(length).unwrap_or(u32::MAX).to_be_bytes());
-    prefix
+fn prefix(flag: u8, length: usize) -> [u8; PREFIX] {
+    let [a, b, c, d] = u32::try_from(length).unwrap_or(u32::MAX).to_be_bytes();
+    [flag, a, b, c, d]
 }
 
 fn trailers_message(trailers: &Headers) -> Bytes {
@@ -227,7 +235,7 @@ fn trailers_message(trailers: &Headers) -> Bytes {
     for (name, value) in trailers.iter() {
         text.extend_from_slice(&[name, b": ", value, b"\r\n"].concat());
     }
-    [prefix(TRAILERS_FLAG, text.len()), text].concat().into()
+    [&prefix(TRAILERS_FLAG, text.len())[..], &text].concat().into()
 }
 
 /// The first message of `body`, decompressed, and what follows it.

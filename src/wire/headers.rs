@@ -55,7 +55,7 @@ impl Headers {
 
     /// The value of the first field called `name`, in any case.
     pub fn get(&self, name: &str) -> Option<&[u8]> {
-        self.iter().find(|(field, _)| field.eq_ignore_ascii_case(name.as_bytes())).map(|(_, value)| value)
+        self.fields.iter().find(|field| self.is_named(field, name)).map(|field| self.value_of(field))
     }
 
     /// Like [`Headers::get`]; `None` also when the value is not UTF-8.
@@ -65,9 +65,20 @@ impl Headers {
 
     /// The values of all fields called `name`, in order.
     pub fn get_all<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a [u8]> {
-        self.iter()
-            .filter(move |(field, _)| field.eq_ignore_ascii_case(name.as_bytes()))
-            .map(|(_, value)| value)
+        self.fields.iter().filter(move |field| self.is_named(field, name)).map(|field| self.value_of(field))
+    }
+
+    /// Most are told apart by their lengths.
+    fn is_named(&self, field: &Field, name: &str) -> bool {
+        field.value - field.name == name.len() && is_same_name(self.name_of(field), name)
+    }
+
+    fn name_of(&self, field: &Field) -> &[u8] {
+        self.text.get(field.name..field.value).unwrap_or_default()
+    }
+
+    fn value_of(&self, field: &Field) -> &[u8] {
+        self.text.get(field.value..field.end).unwrap_or_default()
     }
 
     /// Whether a field called `name` is present.
@@ -84,11 +95,7 @@ impl Headers {
 
     /// All fields as (name, value), in order.
     pub fn iter(&self) -> impl Iterator<Item = (&[u8], &[u8])> {
-        self.fields.iter().map(|field| {
-            let name = self.text.get(field.name..field.value).unwrap_or_default();
-            let value = self.text.get(field.value..field.end).unwrap_or_default();
-            (name, value)
-        })
+        self.fields.iter().map(|field| (self.name_of(field), self.value_of(field)))
     }
 
     /// The number of fields.
@@ -126,10 +133,20 @@ impl fmt::Debug for Headers {
     }
 }
 
+/// Whether two names of fields are the same, in any case.
+#[inline]
+pub(crate) fn is_same_name(one: &[u8], other: &str) -> bool {
+    one.len() == other.len() && one.eq_ignore_ascii_case(other.as_bytes())
+}
+
 /// Whether `name` is a token of RFC 9110, 5.6.2.
 pub(crate) fn is_token(name: &[u8]) -> bool {
-    !name.is_empty()
-        && name.iter().all(|byte| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(byte))
+    let allowed = |byte: &u8| match byte {
+        b'-' | b'_' | b'.' | b'!' | b'#' | b'$' | b'%' | b'&' => true,
+        b'\'' | b'*' | b'+' | b'^' | b'`' | b'|' | b'~' => true,
+        _ => byte.is_ascii_alphanumeric(),
+    };
+    !name.is_empty() && name.iter().all(allowed)
 }
 
 /// Whether `value` holds only what RFC 9110, 5.5 allows in a field: no control character but HTAB.

@@ -141,6 +141,12 @@ impl Request {
     }
 }
 
+/// The path of a request target: what stands before `?` and `#`.
+pub fn path_of(target: &str) -> &str {
+    let end = memchr::memchr2(b'?', b'#', target.as_bytes());
+    end.and_then(|end| target.get(..end)).unwrap_or(target)
+}
+
 /// A flag that says that the client is gone or has given up; clones share it.
 #[derive(Clone, Debug, Default)]
 pub struct Cancelled(Arc<AtomicBool>);
@@ -178,7 +184,7 @@ pub struct Response {
 impl Response {
     /// An answer with a body and its media type.
     pub fn new(status: u16, content_type: &str, body: impl Into<Body>) -> Response {
-        let headers = Headers::new().with("Content-Type", content_type);
+        let headers = Headers::with_capacity(4, 64).with("Content-Type", content_type);
         Response { status, headers, body: body.into(), trailers: None }
     }
 

@@ -31,6 +31,6 @@ pub use context::Context;
 pub use headers::Headers;
 pub use limits::Limits;
 pub use listener::{Bind, BoundAddress, Probe, Server, ServerConfig, ServerHandle, WireError};
-pub use message::{Body, Cancelled, Event, Handler, Protocol, Request, RequestHead, Response};
+pub use message::{Body, Cancelled, Event, Handler, Protocol, Request, RequestHead, Response, path_of};
 pub use output::Output;
 pub use tls::{Tls, TlsError};

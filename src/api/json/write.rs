@@ -23,7 +23,7 @@ struct Level {
 impl Writer {
     /// An empty document with so many blanks per level.
     pub fn new(indent: usize) -> Self {
-        Self { out: Vec::new(), levels: Vec::new(), indent, single_line: false }
+        Self { out: Vec::with_capacity(256), levels: Vec::with_capacity(8), indent, single_line: false }
     }
 
     /// Sets the layout of arrays from here on.

@@ -21,7 +21,7 @@ pub use suggest::suggest;
 use crate::{
     api::Surface,
     models::{ModelRef, Patience, Registry, Servable, VersionChoice},
-    wire::{Request, Response},
+    wire::{Request, Response, path_of},
 };
 use error::Failure;
 use std::sync::Arc;
@@ -180,8 +180,4 @@ impl Surface for ModelArts {
     fn handle(&self, request: Request, patience: &Patience) -> Response {
         self.answer(&request, patience).unwrap_or_else(|failure| failure.response())
     }
-}
-
-fn path_of(target: &str) -> &str {
-    target.split(['?', '#']).next().unwrap_or(target)
 }

@@ -21,7 +21,7 @@ mod tests;
 use crate::{
     api::{Surface, json::Conversion},
     models::{Error, Patience, Registry},
-    wire::{Request, Response, page},
+    wire::{Request, Response, page, path_of},
 };
 use route::{Route, Verb};
 use std::{borrow::Cow, sync::Arc};
@@ -60,7 +60,7 @@ impl Surface for TfsRest {
         }
         let Some(target) = route::local_part(&request.target) else { return page::error(400) };
         // A query takes part in the matching only in strict mode; there it breaks most routes.
-        let path = if self.config.strict { target } else { route::without_query(target) };
+        let path = if self.config.strict { target } else { path_of(target) };
         if !route::is_api(path) {
             return page::error(404);
         }

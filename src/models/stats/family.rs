@@ -3,7 +3,7 @@
 use std::{
     fmt::Write,
     sync::{
-        Arc, PoisonError, RwLock,
+        PoisonError, RwLock,
         atomic::{AtomicU64, Ordering::Relaxed},
     },
 };
@@ -36,7 +36,7 @@ impl Buckets {
 }
 
 /// Sorted by labels, so that a lookup copies none of them.
-type Series<T> = RwLock<Vec<(Vec<String>, Arc<T>)>>;
+type Series<T> = RwLock<Vec<(Vec<String>, T)>>;
 
 /// A family of counters.
 pub(super) struct Counters {
@@ -61,7 +61,9 @@ impl Counters {
     }
 
     pub(super) fn add(&self, values: &[&str], count: u64) {
-        find(&self.series, values, AtomicU64::default).fetch_add(count, Relaxed);
+        update(&self.series, values, AtomicU64::default, |total| {
+            total.fetch_add(count, Relaxed);
+        });
     }
 
     pub(super) fn render(&self, page: &mut String) {
@@ -78,7 +80,8 @@ impl Counters {
 pub(super) struct Histograms {
     name: &'static str,
     labels: &'static [&'static str],
-    buckets: Buckets,
+    /// Finite, ascending.
+    bounds: Vec<f64>,
     series: Series<Histogram>,
 }
 
@@ -90,23 +93,25 @@ struct Histogram {
 }
 
 impl Histogram {
-    fn new(buckets: Buckets) -> Self {
-        Self { buckets: (0..=buckets.count).map(|_| AtomicU64::new(0)).collect(), sum: AtomicU64::new(0) }
+    fn new(bounds: &[f64]) -> Self {
+        Self { buckets: (0..=bounds.len()).map(|_| AtomicU64::new(0)).collect(), sum: AtomicU64::new(0) }
     }
 }
 
 impl Histograms {
     pub(super) fn new(name: &'static str, labels: &'static [&'static str], buckets: Buckets) -> Self {
-        Self { name, labels, buckets, series: RwLock::default() }
+        Self { name, labels, bounds: buckets.bounds().collect(), series: RwLock::default() }
     }
 
     pub(super) fn record(&self, values: &[&str], value: f64) {
-        let histogram = find(&self.series, values, || Histogram::new(self.buckets));
-        let index = self.buckets.bounds().position(|bound| value < bound).unwrap_or(self.buckets.count);
-        if let Some(bucket) = histogram.buckets.get(index) {
-            bucket.fetch_add(1, Relaxed);
-        }
-        histogram.sum.fetch_add(value as u64, Relaxed);
+        let new = || Histogram::new(&self.bounds);
+        update(&self.series, values, new, |histogram| {
+            let index = self.bounds.partition_point(|bound| *bound <= value);
+            if let Some(bucket) = histogram.buckets.get(index) {
+                bucket.fetch_add(1, Relaxed);
+            }
+            histogram.sum.fetch_add(value as u64, Relaxed);
+        });
     }
 
     pub(super) fn render(&self, page: &mut String) {
@@ -115,7 +120,7 @@ impl Histograms {
             let labels = labels(self.labels, values);
             let comma = if labels.is_empty() { "" } else { "," };
             let name = self.name;
-            let limits = self.buckets.bounds().map(six_digits).chain(["+Inf".to_owned()]);
+            let limits = self.bounds.iter().map(|bound| six_digits(*bound)).chain(["+Inf".to_owned()]);
             let mut count = 0;
             for (limit, bucket) in limits.zip(&histogram.buckets) {
                 count += bucket.load(Relaxed);
@@ -144,10 +149,11 @@ pub(super) fn labels<V: AsRef<str>>(names: &[&str], values: &[V]) -> String {
     text
 }
 
-fn find<T>(series: &Series<T>, values: &[&str], new: impl Fn() -> T) -> Arc<T> {
+/// Lets `change` have the series of these labels, which is made if it is the first time.
+fn update<T>(series: &Series<T>, values: &[&str], new: impl Fn() -> T, change: impl Fn(&T)) {
     let known = series.read().unwrap_or_else(PoisonError::into_inner);
     if let Some((_, found)) = position(&known, values).ok().and_then(|at| known.get(at)) {
-        return found.clone();
+        return change(found);
     }
     drop(known);
     let others = vec![OTHERS; values.len()];
@@ -156,14 +162,16 @@ fn find<T>(series: &Series<T>, values: &[&str], new: impl Fn() -> T) -> Arc<T> {
     let values = if full { &others } else { values };
     let at = position(&series, values).unwrap_or_else(|at| {
         let labels = values.iter().map(|value| (*value).to_owned()).collect();
-        series.insert(at, (labels, Arc::new(new())));
+        series.insert(at, (labels, new()));
         at
     });
-    series.get(at).map(|(_, found)| found.clone()).unwrap_or_else(|| Arc::new(new()))
+    if let Some((_, found)) = series.get(at) {
+        change(found);
+    }
 }
 
 /// Where the series with these labels stands, or belongs.
-fn position<T>(series: &[(Vec<String>, Arc<T>)], values: &[&str]) -> Result<usize, usize> {
+fn position<T>(series: &[(Vec<String>, T)], values: &[&str]) -> Result<usize, usize> {
     series.binary_search_by(|(labels, _)| labels.iter().map(String::as_str).cmp(values.iter().copied()))
 }
 

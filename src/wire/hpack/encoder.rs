@@ -1,6 +1,8 @@
 //! The HPACK encoder: static table and literals (RFC 7541, 6.1 and 6.2.2).
 #![forbid(unsafe_code)]
 
+use crate::wire::headers::is_same_name;
+
 /// Writes the header blocks of one connection, in order.
 #[derive(Debug, Default)]
 pub struct Encoder {
@@ -63,7 +65,7 @@ fn static_name(name: &[u8]) -> Option<usize> {
         ("access-control-allow-origin", 20),
         ("retry-after", 53),
     ];
-    names.iter().find(|(known, _)| name.eq_ignore_ascii_case(known.as_bytes())).map(|(_, index)| *index)
+    names.iter().find(|(known, _)| is_same_name(name, known)).map(|(_, index)| *index)
 }
 
 fn string(text: &[u8], block: &mut Vec<u8>) {

@@ -164,7 +164,11 @@ fn check_host(headers: &Headers, required: bool) -> Result<(), Refused> {
 
 /// Whether `host` consists of what a host and a port can consist of (RFC 3986, 3.2.2); it may be empty.
 pub(in crate::wire) fn is_authority(host: &[u8]) -> bool {
-    host.iter().all(|byte| byte.is_ascii_alphanumeric() || b"-._~!$&'()*+;=:[]%".contains(byte))
+    host.iter().all(|byte| match byte {
+        b'-' | b'.' | b'_' | b'~' | b':' | b'[' | b']' | b'%' => true,
+        b'!' | b'$' | b'&' | b'\'' | b'(' | b')' | b'*' | b'+' | b';' | b'=' => true,
+        _ => byte.is_ascii_alphanumeric(),
+    })
 }
 
 /// The target as path and query: absolute-form loses scheme and host, `*` is for OPTIONS only
@@ -200,9 +204,10 @@ fn origin_form(method: &str, target: &str) -> Result<String, Refused> {
 
 /// Whether each `%` is followed by two hexadecimal digits.
 pub(in crate::wire) fn has_valid_escapes(target: &str) -> bool {
-    let mut parts = target.as_bytes().split(|byte| *byte == b'%');
-    parts.next();
-    parts.all(|part| matches!(part, [a, b, ..] if a.is_ascii_hexdigit() && b.is_ascii_hexdigit()))
+    memchr::memchr_iter(b'%', target.as_bytes()).all(|at| {
+        let digits = target.as_bytes().get(at + 1..at + 3);
+        digits.is_some_and(|digits| digits.iter().all(u8::is_ascii_hexdigit))
+    })
 }
 
 /// The one possible reading of the length fields, or a refusal (RFC 9112, 6.1 to 6.3).

@@ -2,7 +2,7 @@
 #![forbid(unsafe_code)]
 
 use crate::wire::{
-    headers::{Headers, is_field_value, is_token},
+    headers::{Headers, is_field_value, is_same_name, is_token},
     message::{Protocol, Response},
     output::Output,
     page::reason,
@@ -28,10 +28,8 @@ pub(super) fn write(output: &mut Output, response: Response, asked: Asked, date:
     let has_content = !matches!(status, 100..200 | 204 | 304);
     let trailers = trailers.filter(|_| asked.trailers && !http10 && has_content && !asked.head_only);
     let version = if http10 { "HTTP/1.0" } else { "HTTP/1.1" };
-    put(
-        output,
-        &[version.as_bytes(), b" ", decimal(status.into()).as_slice(), b" ", reason(status).as_bytes()],
-    );
+    let code = [100, 10, 1].map(|unit| b'0' + (status / unit % 10) as u8);
+    put(output, &[version.as_bytes(), b" ", &code, b" ", reason(status).as_bytes()]);
     for (name, value) in headers.iter().filter(|(name, value)| may_be_sent(name, value)) {
         put_field(output, name, value);
     }
@@ -42,7 +40,7 @@ pub(super) fn write(output: &mut Output, response: Response, asked: Asked, date:
     if trailers.is_some() {
         put_field(output, b"Transfer-Encoding", b"chunked");
     } else if has_content && (!http10 || keep_alive) {
-        put_field(output, b"Content-Length", &decimal(length as u64));
+        put_field(output, b"Content-Length", length.to_string().as_bytes());
     }
     if !keep_alive {
         if !http10 {
@@ -93,12 +91,7 @@ fn may_be_sent(name: &[u8], value: &[u8]) -> bool {
     if !sound {
         log::warn!("header field {:?} cannot be sent and is left out", String::from_utf8_lossy(name));
     }
-    sound && !own.iter().any(|own| name.eq_ignore_ascii_case(own.as_bytes()))
-}
-
-/// `number` in decimal digits.
-pub(crate) fn decimal(number: u64) -> Vec<u8> {
-    number.to_string().into_bytes()
+    sound && !own.iter().any(|own| is_same_name(name, own))
 }
 
 #[cfg(test)]

@@ -2,7 +2,7 @@
 #![forbid(unsafe_code)]
 
 use std::{
-    collections::{HashMap, VecDeque},
+    collections::VecDeque,
     time::{Duration, Instant},
 };
 
@@ -21,7 +21,7 @@ use super::{
     frame::{self, ConnectionError, ErrorCode, INITIAL_WINDOW, MAX_31_BITS, PING},
     incoming::{HeaderBlock, Reading},
     settings::{self, PeerSettings},
-    stream::{Closed, ClosedStreams, Phase, Stream},
+    stream::{Closed, ClosedStreams, Phase, Streams},
 };
 
 /// The payload of the PING that separates the two GOAWAY frames of an orderly end.
@@ -40,7 +40,7 @@ pub struct Connection {
     pub(super) decoder: hpack::Decoder,
     pub(super) encoder: hpack::Encoder,
     pub(super) peer: PeerSettings,
-    pub(super) streams: HashMap<u32, Stream>,
+    pub(super) streams: Streams,
     pub(super) closed: ClosedStreams,
     /// The highest stream that the peer has opened.
     pub(super) last_stream: u32,
@@ -89,7 +89,7 @@ impl Connection {
             decoder: hpack::Decoder::new(4096, limits.head, limits.header_count),
             encoder: hpack::Encoder::default(),
             peer: PeerSettings::default(),
-            streams: HashMap::new(),
+            streams: Streams::default(),
             closed: ClosedStreams::default(),
             last_stream: 0,
             receive_window: i64::from(limits.connection_window.clamp(INITIAL_WINDOW, MAX_31_BITS)),

@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 
 use crate::wire::{
     clock::Clock,
-    headers::{Headers, is_field_value, is_token},
+    headers::{Headers, is_field_value, is_same_name, is_token},
     message::{Body, Response},
     output::Output,
 };
@@ -188,7 +188,7 @@ fn put_fields(encoder: &crate::wire::hpack::Encoder, headers: &Headers, block: &
     const LEFT_OUT: [&str; 6] =
         ["connection", "keep-alive", "proxy-connection", "transfer-encoding", "upgrade", "content-length"];
     for (name, value) in headers.iter() {
-        let left_out = LEFT_OUT.iter().any(|other| name.eq_ignore_ascii_case(other.as_bytes()));
+        let left_out = LEFT_OUT.iter().any(|other| is_same_name(name, other));
         if !left_out && is_token(name) && is_field_value(value) {
             encoder.field(name, value.trim_ascii(), block);
         }

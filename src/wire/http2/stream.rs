@@ -1,7 +1,11 @@
 //! One stream: a request that arrives, is answered, and is sent (RFC 9113, 5.1).
 #![forbid(unsafe_code)]
 
-use std::{collections::VecDeque, time::Instant};
+use std::{
+    collections::{HashMap, VecDeque},
+    hash::{BuildHasherDefault, Hasher},
+    time::Instant,
+};
 
 use bytes::Bytes;
 
@@ -12,6 +16,28 @@ use crate::wire::{
 };
 
 use super::exchange::Exchange;
+
+/// The streams of a connection by their identifiers.
+pub(super) type Streams = HashMap<u32, Stream, BuildHasherDefault<StreamHasher>>;
+
+/// Hashes stream identifiers by a multiplication. A peer that chooses them so that they collide gains little: there are only
+/// as many as may be open at once.
+#[derive(Default)]
+pub(super) struct StreamHasher(u64);
+
+impl Hasher for StreamHasher {
+    fn write(&mut self, bytes: &[u8]) {
+        bytes.iter().for_each(|byte| self.write_u32((*byte).into()));
+    }
+
+    fn write_u32(&mut self, number: u32) {
+        self.0 = (self.0 ^ u64::from(number)).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    }
+
+    fn finish(&self) -> u64 {
+        self.0
+    }
+}
 
 /// A stream that is open or half-closed; closed ones are not kept.
 pub(super) struct Stream {
