@@ -3,15 +3,15 @@
 use super::{
     Graph, GraphError, ValueId,
     evaluate::Machine,
-    plan::{End, plan},
+    plan::{End, bytes_of, plan},
 };
 use crate::{
-    ops::{Fact, Op, PackCache},
-    tensor::{Shape, Tensor},
+    ops::{Fact, Op, PackCache, TIDY_EVERY},
+    tensor::{Buffer, Shape, Tensor, buffer::OWN_PAGES},
 };
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
-/// Memory in bytes.
+/// Memory in bytes: what a process takes for a graph and one call of it, beside what it takes already.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Estimate {
     /// Weights, rearranged for the kernels.
@@ -20,7 +20,12 @@ pub struct Estimate {
     pub kept: usize,
     /// What one run works in, with its outputs.
     pub run: usize,
-    /// What packing the largest weight takes besides, for a moment.
+    /// Pages of tables in mapped files that one run looks at.
+    pub rows: usize,
+    /// The call's inputs, as received and as tensors, and its outputs as they are sent.
+    pub exchanged: usize,
+    /// What packing takes besides, at the moment when it takes most: the weights as they are stored or computed, and what
+    /// was freed after others and not given back yet.
     pub packing: usize,
     /// False where shapes depend on data, so that only a run tells what the rest of it takes.
     pub complete: bool,
@@ -34,9 +39,13 @@ impl Estimate {
 
     /// The most that there is at a time, with one run.
     pub fn total(&self) -> usize {
-        self.held().saturating_add(self.run.max(self.packing))
+        let run = self.run.saturating_add(self.rows).max(self.packing);
+        self.held().saturating_add(self.exchanged).saturating_add(run)
     }
 }
+
+/// The kernel brings in so many neighbours of a page of a file that is touched.
+const FAULT_AROUND: usize = 64 << 10;
 
 /// As [`super::Cpu::estimate`], of a graph after all passes.
 pub(super) fn estimate(
@@ -50,16 +59,19 @@ pub(super) fn estimate(
     let packs = PackCache::estimating();
     let facts =
         |(input, shape): (&super::Input, &Shape)| (input.value, Fact::new(input.dtype, shape.clone()));
-    let plan = plan(graph, machine, &packs, 0, graph.inputs.iter().zip(shapes).map(facts).collect(), &[])?;
-    let bytes = |number: usize| graph.constants.get(&ValueId(number)).map_or(0, Tensor::memory);
-    let mut estimate =
-        Estimate { run: plan.bytes(), complete: matches!(plan.end, End::Finished), ..Estimate::default() };
-    let mut packed = BTreeSet::new();
+    let inputs: Vec<(ValueId, Fact)> = graph.inputs.iter().zip(shapes).map(facts).collect();
+    let received: usize = inputs.iter().map(|(_, fact)| bytes_of(fact)).fold(0, usize::saturating_add);
+    let plan = plan(graph, machine, &packs, 0, inputs, &[])?;
+    let sent = plan.blocks.iter().skip(1).copied().fold(0, usize::saturating_add);
+    let mut estimate = Estimate {
+        run: plan.bytes(),
+        exchanged: received.saturating_mul(2).saturating_add(sent),
+        complete: matches!(plan.end, End::Finished),
+        ..Estimate::default()
+    };
+    let mut packing = Packing { graph, packed: BTreeSet::new(), sum: 0, untidy: 0, most: 0 };
     for numbers in packs.asked() {
-        let source: usize = numbers.iter().map(|&number| bytes(number)).sum();
-        estimate.packed += source;
-        estimate.packing = estimate.packing.max(source);
-        packed.extend(numbers);
+        packing.add(&numbers);
     }
     let later = |node: &super::Node| {
         // A plan that ends early has not asked for the weights after its end; they are packed once, too.
@@ -70,28 +82,67 @@ pub(super) fn estimate(
     };
     if !estimate.complete {
         for value in graph.nodes.iter().filter(|node| later(node)).flat_map(|node| &node.inputs) {
-            if graph.constants.contains_key(value) && packed.insert(value.0) {
-                estimate.packed += bytes(value.0);
-                estimate.packing = estimate.packing.max(bytes(value.0));
+            if graph.constants.contains_key(value) && !packing.packed.contains(&value.0) {
+                packing.add(&[value.0]);
             }
         }
     }
+    estimate.packed = packing.sum;
+    estimate.packing = packing.most.saturating_sub(packing.sum);
     // Rows of a mapped table are read where they stand.
-    let looked_up: BTreeSet<ValueId> = graph
+    let in_file = |tensor: &Tensor| tensor.buffer().is_some_and(Buffer::is_stored_in_file);
+    let looked_up: BTreeMap<ValueId, ValueId> = graph
         .nodes
         .iter()
         .filter(|node| matches!(node.op, Op::Gather(_)))
-        .flat_map(|node| node.inputs.first())
-        .copied()
+        .filter_map(|node| Some((*node.inputs.first()?, *node.outputs.first()?)))
+        .filter(|(table, _)| graph.constants.get(table).is_some_and(in_file))
         .collect();
-    estimate.kept = graph
-        .constants
-        .iter()
-        .filter(|(value, tensor)| {
-            let mapped = tensor.buffer().is_some_and(|buffer| buffer.is_mapped());
-            !(packed.contains(&value.0) || mapped && looked_up.contains(value))
-        })
-        .map(|(_, tensor)| tensor.memory())
-        .sum();
+    for table in looked_up.keys().filter_map(|table| graph.constants.get(table)) {
+        let row = table.memory() / table.shape().first().copied().unwrap_or(1).max(1);
+        // One for each number that the call gives is more than there are.
+        let rows = shapes.iter().map(Shape::elements).max().unwrap_or(0);
+        estimate.rows += table.memory().min(rows.saturating_mul(row.max(1).next_multiple_of(FAULT_AROUND)));
+    }
+    let kept = graph.constants.iter();
+    let kept = kept.filter(|(value, _)| !packing.packed.contains(&value.0) && !looked_up.contains_key(value));
+    estimate.kept = kept.map(|(_, tensor)| tensor.memory()).sum();
     Ok(estimate)
+}
+
+/// Weights packed one after the other.
+struct Packing<'a> {
+    graph: &'a Graph,
+    /// The constants that are packed, by number.
+    packed: BTreeSet<usize>,
+    /// Bytes of them.
+    sum: usize,
+    /// Bytes that are free and not given back.
+    untidy: usize,
+    /// The most that there is at a time.
+    most: usize,
+}
+
+impl Packing<'_> {
+    fn add(&mut self, numbers: &[usize]) {
+        let mut besides = 0;
+        for number in numbers {
+            let Some(tensor) = self.graph.constants.get(&ValueId(*number)) else { continue };
+            let bytes = tensor.memory();
+            self.sum += bytes;
+            self.packed.insert(*number);
+            let Some(buffer) = tensor.buffer() else { continue };
+            if buffer.is_computed() {
+                // What it is computed from, and the result.
+                besides += 2 * bytes;
+                self.untidy += if bytes < OWN_PAGES { bytes } else { 0 };
+            } else if buffer.is_mapped() {
+                besides += bytes;
+            }
+        }
+        self.most = self.most.max(self.sum + besides.max(self.untidy));
+        if self.untidy >= TIDY_EVERY {
+            self.untidy = 0;
+        }
+    }
 }

@@ -43,6 +43,24 @@ impl SystemMemory {
     }
 }
 
+/// What this process has in memory, in bytes; zeros where the system does not tell.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ProcessMemory {
+    /// Now.
+    pub resident: usize,
+    /// At most so far.
+    pub peak: usize,
+}
+
+impl ProcessMemory {
+    /// Asks the system.
+    pub fn now() -> Self {
+        let table = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+        let read = |name| row(&table, name).unwrap_or(0);
+        Self { resident: read("VmRSS:"), peak: read("VmHWM:") }
+    }
+}
+
 /// Bytes of memory that this process may use. Read once.
 pub(super) fn available() -> usize {
     static AVAILABLE: OnceLock<usize> = OnceLock::new();
@@ -140,6 +158,8 @@ mod tests {
         assert_eq!(row(table, "MemTotal:"), Some(16_303_428 * 1024));
         assert_eq!(row("MemFree: 1 kB\n", "MemTotal:"), None);
         assert!(available() > 1 << 20);
+        let process = ProcessMemory::now();
+        assert!(process.resident > 1 << 16 && process.peak >= process.resident);
     }
 
     /// Files as in Documentation/admin-guide/cgroup-v2.rst and cgroup-v1/memory.rst of Linux.

@@ -23,7 +23,7 @@ pub(crate) mod testing;
 pub use builder::Builder;
 pub use estimate::Estimate;
 pub use evaluate::fold_small;
-pub use memory::{Budget, Reserved, SystemMemory};
+pub use memory::{Budget, ProcessMemory, Reserved, SystemMemory};
 pub use run::{Cpu, RunOptions};
 pub use select::Selection;
 

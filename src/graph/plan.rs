@@ -477,7 +477,7 @@ impl Layout {
 }
 
 /// Bytes of a value; strings count as their headers.
-fn bytes_of(fact: &Fact) -> usize {
+pub(super) fn bytes_of(fact: &Fact) -> usize {
     fact.elements().saturating_mul(fact.dtype.size().unwrap_or(size_of::<crate::tensor::Bytes>()))
 }
 

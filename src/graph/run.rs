@@ -266,7 +266,9 @@ impl CpuProgram {
     ) -> Result<Plan, GraphError> {
         let machine =
             Machine { kernels: self.kernels, threads: &self.threads, memory_limit: self.memory_limit };
-        plan(&self.graph, &machine, &self.packs, start, facts, known)
+        let planned = plan(&self.graph, &machine, &self.packs, start, facts, known);
+        self.packs.tidy(1);
+        planned
     }
 
     fn run_plan(

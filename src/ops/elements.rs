@@ -84,7 +84,7 @@ struct Numbers<'i, 'a> {
 
 impl<'a, const SIZE: usize> Elements<'a, [u8; SIZE]> for Numbers<'_, 'a> {
     fn input(&mut self, index: usize) -> Result<&'a [[u8; SIZE]], OpError> {
-        Ok(self.io.input::<u8>(index)?.as_chunks().0)
+        Ok(self.io.input_bytes(index)?.as_chunks().0)
     }
 
     fn next_output(&mut self) -> Result<&'a mut [[u8; SIZE]], OpError> {

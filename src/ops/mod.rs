@@ -19,8 +19,8 @@ pub use fact::{Fact, Inferred};
 pub use fused::Fused;
 pub use inverted_residual::InvertedResidual;
 pub use profile::{Profile, StepShapes, StepTime};
-pub(crate) use step::Source;
 pub use step::{Io, Lower, PackCache, Run, RunContext, Step};
+pub(crate) use step::{Source, TIDY_EVERY};
 pub use window::Padding;
 
 use crate::{

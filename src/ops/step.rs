@@ -4,14 +4,18 @@ use super::{Fact, OpError, Profile, Tensors, state::States};
 use crate::{
     kernels::{Kernels, Threads},
     tensor::{
-        Tensor,
+        Buffer, Tensor,
         buffer::{Plain, Views, view},
+        release_free_memory,
     },
 };
 use std::{
     any::Any,
     collections::HashMap,
-    sync::{Arc, Mutex, PoisonError, atomic::AtomicBool},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, AtomicUsize, Ordering},
+    },
     time::Instant,
 };
 
@@ -112,6 +116,17 @@ impl<'a> Io<'a> {
         .ok_or(OpError::Memory("an input"))
     }
 
+    /// The bytes of input `index`, at any address: those of a table in a mapped file are read where they stand.
+    pub fn input_bytes(&mut self, index: usize) -> Result<&'a [u8], OpError> {
+        match self.sources.get(index) {
+            Some(Source::Tensor(tensor)) => {
+                let buffer = self.tensors.get(*tensor).and_then(Option::as_ref).and_then(Tensor::buffer);
+                buffer.map(Buffer::stored_bytes).ok_or(OpError::Memory("an input"))
+            }
+            _ => self.input(index),
+        }
+    }
+
     /// Number of inputs.
     pub fn inputs(&self) -> usize {
         self.sources.len()
@@ -135,25 +150,43 @@ impl<'a> Io<'a> {
 }
 
 /// Packed weights of a graph, shared by all its plans.
+///
+/// Weights of a file are looked at one by one, in memory that is freed when they are packed. The allocator cannot use
+/// much of that for the next ones (their alignment asks for a little more than the hole has), so it is given back to the
+/// system now and then.
 #[derive(Default)]
 pub struct PackCache {
     packs: Mutex<HashMap<(&'static str, Vec<usize>), Arc<dyn Any + Send + Sync>>>,
-    /// Nothing is packed; what would be is counted.
-    estimating: bool,
+    /// Bytes of weights that were packed since free memory was given back.
+    untidy: AtomicUsize,
+    /// Nothing is packed; what would be is kept here, in order.
+    estimated: Option<Mutex<Vec<Vec<usize>>>>,
 }
 
 impl PackCache {
     /// One that packs nothing: [`Lower::packed`] fails with [`OpError::Estimate`] and remembers what was asked for.
     pub(crate) fn estimating() -> Self {
-        Self { estimating: true, ..Self::default() }
+        Self { estimated: Some(Mutex::default()), ..Self::default() }
     }
 
-    /// The constants that each pack was asked to be made from.
-    pub(crate) fn asked(&self) -> Vec<Vec<usize>> {
-        let packs = self.packs.lock().unwrap_or_else(PoisonError::into_inner);
-        packs.keys().map(|(_, numbers)| numbers.clone()).collect()
+    /// The constants that each pack was asked to be made from, in order.
+    pub(crate) fn asked(self) -> Vec<Vec<usize>> {
+        self.estimated
+            .map(|asked| asked.into_inner().unwrap_or_else(PoisonError::into_inner))
+            .unwrap_or_default()
+    }
+
+    /// Gives back what packing left free, if weights of `least` bytes were packed since the last time.
+    pub(crate) fn tidy(&self, least: usize) {
+        if self.untidy.load(Ordering::Relaxed) >= least {
+            self.untidy.store(0, Ordering::Relaxed);
+            release_free_memory();
+        }
     }
 }
+
+/// [`PackCache::tidy`] comes after weights of so many bytes.
+pub(crate) const TIDY_EVERY: usize = 4 << 20;
 
 /// What an operator is lowered for.
 pub struct Lower<'a> {
@@ -196,14 +229,18 @@ impl Lower<'_> {
         {
             return Ok(found);
         }
-        if self.packs.estimating {
+        if let Some(asked) = &self.packs.estimated {
+            asked.lock().unwrap_or_else(PoisonError::into_inner).push(key.1.clone());
             packs.insert(key, Arc::new(()));
             return Err(OpError::Estimate);
         }
         let made = Arc::new(pack()?);
         packs.insert(key, made.clone());
+        let sources = || from.iter().filter_map(|&index| self.value(index));
         // What was read of the model's file is not needed again.
-        from.iter().filter_map(|&index| self.value(index)).for_each(Tensor::release);
+        sources().for_each(Tensor::release);
+        self.packs.untidy.fetch_add(sources().map(Tensor::memory).sum(), Ordering::Relaxed);
+        self.packs.tidy(TIDY_EVERY);
         Ok(made)
     }
 }

@@ -11,7 +11,7 @@ use crate::{
         self, Files, LoadOptions, LoadedModel, built_in, bundle,
         signed::{self, PublicKey},
     },
-    graph::{Backend, Budget, Cpu},
+    graph::{Backend, Budget, Cpu, ProcessMemory},
     kernels::{Threads, best, in_brain_floats},
     models::{
         BatchParameters, Error, Loader, Recorder, Registry, Scheduler, Servable, Stats, TensorInfo, batched,
@@ -170,26 +170,34 @@ pub(super) fn publish_built_in(registry: &Registry, loader: &FormatLoader) -> Re
     Ok(())
 }
 
-/// What the process holds besides models: code that is in use, threads, connections.
-const PROCESS: usize = 8_000_000;
+/// What a server takes that a command does not: its threads, listeners, connections, and their code.
+const SERVING: usize = 1_500_000;
 
-/// The memory that the model will take, in a line.
-fn memory(model: &LoadedModel, arguments: &InspectArguments) -> String {
+/// The memory that the model will take, in a line. `process` is what this process took once the model was loaded.
+fn memory(model: &LoadedModel, arguments: &InspectArguments, process: ProcessMemory) -> String {
     let backend = Cpu::new(best(), Threads::single());
     let shape_of = |info: &formats::TensorInfo, declared: Option<&[Option<usize>]>| {
         shape_for(&info.name, declared, &arguments.shapes, arguments.batch)
     };
     let megabytes = |bytes: usize| bytes as f64 / 1e6;
     match estimate(model, &backend, &shape_of) {
-        Ok(memory) => format!(
-            "memory when it runs: {:.1} MB at most ({:.1} MB of weights, {:.1} MB for a run{}, {:.1} MB for the process)\n",
-            megabytes(PROCESS + memory.total()),
-            megabytes(memory.held()),
-            megabytes(memory.total() - memory.held()),
-            if memory.complete { "" } else { ", and more where shapes depend on data" },
-            megabytes(PROCESS),
-        ),
-        Err(error) => format!("memory when it runs: unknown for these shapes: {error}\n"),
+        Ok(memory) => {
+            let base = SERVING + process.resident;
+            let (called, loaded) = (base + memory.total(), SERVING + process.peak);
+            let besides = memory.total() - memory.held();
+            format!(
+                "memory of a server with it: {:.1} MB at most{} ({:.1} MB of weights, {:.1} MB for one call of these \
+                 shapes{}, {:.1} MB for the process; {:.1} MB while it loads)\n",
+                megabytes(called.max(loaded)),
+                if loaded > called { ", while it loads" } else { "" },
+                megabytes(memory.held()),
+                megabytes(besides),
+                if memory.complete { "" } else { ", and more where shapes depend on data" },
+                megabytes(base),
+                megabytes(loaded),
+            )
+        }
+        Err(error) => format!("memory of a server with it: unknown for these shapes: {error}\n"),
     }
 }
 
@@ -198,8 +206,9 @@ fn memory(model: &LoadedModel, arguments: &InspectArguments) -> String {
 pub fn inspect(arguments: &InspectArguments) -> Result<String, Error> {
     let path = arguments.model.as_path();
     let model = formats::load(path, &LoadOptions::default())?;
+    let process = ProcessMemory::now();
     let mut text = formats::describe(&model);
-    text.push_str(&memory(&model, arguments));
+    text.push_str(&memory(&model, arguments, process));
     let python = path.join("customize_service.py");
     if let Ok(code) = std::fs::read(&python) {
         let inputs = model.signatures.values().flat_map(|signature| &signature.inputs);

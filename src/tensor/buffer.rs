@@ -243,6 +243,8 @@ type Make = dyn Fn() -> Option<Buffer> + Send + Sync;
 struct Computed {
     make: Arc<Make>,
     made: OnceLock<Option<Buffer>>,
+    /// The same bytes where they are stored, at an address that does not fit their type.
+    stored: Option<Buffer>,
 }
 
 impl Owner for Computed {
@@ -303,7 +305,21 @@ impl Buffer {
     /// is seen as no bytes.
     pub fn computed(len: usize, make: impl Fn() -> Option<Buffer> + Send + Sync + 'static) -> Self {
         let make = move || make().filter(|made| made.len() == len);
-        Self { owner: Arc::new(Computed { make: Arc::new(make), made: OnceLock::new() }), offset: 0, len }
+        let owner = Computed { make: Arc::new(make), made: OnceLock::new(), stored: None };
+        Self { owner: Arc::new(owner), offset: 0, len }
+    }
+
+    /// These bytes of a mapped file, copied into aligned memory when they are first looked at as numbers; their pages of
+    /// the file are then let go.
+    pub fn aligned_when_read(self) -> Self {
+        let (len, stored) = (self.len, Some(self.clone()));
+        let make = move || {
+            let copy = Self::copy_of(self.as_bytes()).ok();
+            self.release();
+            copy
+        };
+        let owner = Computed { make: Arc::new(make), made: OnceLock::new(), stored };
+        Self { owner: Arc::new(owner), offset: 0, len }
     }
 
     fn as_computed(&self) -> Option<&Computed> {
@@ -321,13 +337,33 @@ impl Buffer {
         self.as_mapped().is_some()
     }
 
+    /// True for bytes that are computed when they are looked at.
+    pub fn is_computed(&self) -> bool {
+        self.as_computed().is_some()
+    }
+
+    /// True where [`Buffer::stored_bytes`] are in a mapped file.
+    pub fn is_stored_in_file(&self) -> bool {
+        self.is_mapped() || self.as_computed().is_some_and(|computed| computed.stored.is_some())
+    }
+
+    /// The bytes, at whatever address they are: those of a mapped file are not copied for the sake of alignment.
+    pub fn stored_bytes(&self) -> &[u8] {
+        let stored = self.as_computed().filter(|computed| computed.made.get().is_none());
+        match stored.and_then(|computed| computed.stored.as_ref()) {
+            Some(stored) => stored.as_bytes().get(self.offset..self.offset + self.len).unwrap_or_default(),
+            None => self.as_bytes(),
+        }
+    }
+
     /// The same bytes. Where they are computed, this one computes them again when it is looked at: what is looked at
     /// once does not stay in memory for as long as the original.
     pub fn fresh(&self) -> Self {
         match self.as_computed() {
             None => self.clone(),
             Some(computed) => {
-                let owner = Computed { make: computed.make.clone(), made: OnceLock::new() };
+                let (make, stored) = (computed.make.clone(), computed.stored.clone());
+                let owner = Computed { make, made: OnceLock::new(), stored };
                 Self { owner: Arc::new(owner), offset: self.offset, len: self.len }
             }
         }
@@ -612,8 +648,7 @@ pub(crate) fn prefer_large_pages<T>(memory: &mut [MaybeUninit<T>]) {
 }
 
 /// Blocks from this size on are pages of their own, which go back to the system when they are freed.
-#[cfg(all(target_os = "linux", target_env = "gnu"))]
-const OWN_PAGES: i32 = 1 << 20;
+pub const OWN_PAGES: usize = 1 << 20;
 
 /// To be called when the program starts, before it has threads. By itself the allocator of glibc raises the size
 /// from which blocks are pages of their own to that of the largest freed block; the packed weights of models
@@ -623,7 +658,7 @@ pub fn keep_large_blocks_apart() {
     #[cfg(all(target_os = "linux", target_env = "gnu"))]
     // SAFETY: `mallopt` takes two numbers and sets a parameter of the allocator.
     unsafe {
-        libc::mallopt(libc::M_MMAP_THRESHOLD, OWN_PAGES);
+        libc::mallopt(libc::M_MMAP_THRESHOLD, OWN_PAGES as i32);
     }
 }
 
@@ -677,6 +712,20 @@ mod tests {
         assert_eq!(count(), 2);
         let failing = Buffer::computed(8, || Buffer::copy_of(&[1]).ok());
         assert!(failing.as_bytes().is_empty() && failing.as_slice::<f32>().is_none_or(<[f32]>::is_empty));
+    }
+
+    #[test]
+    fn bytes_of_a_file_are_read_in_place_until_they_are_needed_aligned() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), [7, 0, 0, 128, 63, 0, 0, 0, 64]).unwrap();
+        let buffer = Buffer::map_file(file.path()).unwrap().slice(1, 8).unwrap().aligned_when_read();
+        let part = buffer.slice(4, 4).unwrap();
+        assert!(buffer.is_stored_in_file() && buffer.is_computed() && !buffer.is_mapped());
+        assert_eq!((buffer.stored_bytes()[2], part.stored_bytes()), (128, &[0, 0, 0, 64][..]));
+        assert!(buffer.as_computed().unwrap().made.get().is_none(), "nothing was copied");
+        assert_eq!(buffer.as_slice::<f32>().unwrap(), [1.0, 2.0]);
+        assert_eq!(part.stored_bytes().as_ptr(), part.as_bytes().as_ptr());
+        assert!(buffer.fresh().is_stored_in_file() && !Buffer::from_static(&[1]).is_stored_in_file());
     }
 
     #[test]

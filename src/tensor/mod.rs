@@ -142,11 +142,7 @@ impl Tensor {
         if !data.is_aligned_to(dtype.alignment()) {
             data = match data.is_mapped() && data.len() >= MIN_COMPUTED {
                 // Not before it is needed, and then read from the file as often as it is.
-                true => Buffer::computed(data.len(), move || {
-                    let copy = Buffer::copy_of(data.as_bytes()).ok();
-                    data.release();
-                    copy
-                }),
+                true => data.aligned_when_read(),
                 false => Buffer::copy_of(data.as_bytes())?,
             };
         }
