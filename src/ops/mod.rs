@@ -17,6 +17,7 @@ mod text_bytes;
 
 pub use fact::{Fact, Inferred};
 pub use fused::Fused;
+pub use gated_conv::GatedConv;
 pub use inverted_residual::InvertedResidual;
 pub use profile::{Profile, StepShapes, StepTime};
 pub use step::{Io, Lower, PackCache, Run, RunContext, Step};
@@ -161,6 +162,7 @@ pub mod conv_transpose;
 pub mod cumulative;
 pub mod detection;
 pub mod example;
+pub mod gated_conv;
 pub mod gather;
 pub mod generate;
 pub mod grid_sample;
@@ -200,7 +202,7 @@ ops! {
     unary::Unary,
     binary::Binary, binary::Compare, binary::Logical, binary::Not, binary::Select,
     cast::Cast, cast::Bitcast,
-    conv::Conv, conv_transpose::ConvTranspose, inverted_residual::InvertedResidual,
+    conv::Conv, conv_transpose::ConvTranspose, inverted_residual::InvertedResidual, gated_conv::GatedConv,
     late::WithAxes,
     quant::Quantize, quant::Dequantize,
     matmul::MatMul,

@@ -100,6 +100,10 @@ fn operations(op: &Op, shapes: &StepShapes) -> u64 {
             let channels = w.last().copied().unwrap_or(1).max(1) as u64;
             2 * elements(y) * (elements(w) / channels)
         }
+        Op::GatedConv(_) => {
+            let w = shapes.inputs.get(2).unwrap_or(w);
+            2 * elements(y) * elements(w) / w.last().copied().unwrap_or(1).max(1) as u64
+        }
         Op::InvertedResidual(block) => {
             // Every weight meets every pixel of what its convolution makes: those of x, then those of the output.
             let pixels = |shape: &Shape| shape.iter().rev().skip(1).product::<usize>() as u64;

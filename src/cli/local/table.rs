@@ -62,6 +62,7 @@ fn described(op: &Op) -> String {
             });
             convs.collect::<Vec<_>>().join(", ")
         }
+        Op::GatedConv(gated) => format!("Mul+Conv{}", fused(&gated.conv.fused)),
         Op::Conv(conv) if conv.groups != 1 => format!("Conv/{}{}", conv.groups, fused(&conv.fused)),
         Op::Conv(conv) => format!("Conv{}", fused(&conv.fused)),
         Op::MatMul(product) => format!("MatMul{}", fused(&product.fused)),

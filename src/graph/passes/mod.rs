@@ -8,6 +8,7 @@ mod activations;
 mod affine;
 mod attention;
 mod clean;
+mod common;
 mod edit;
 mod epilogue;
 mod fold;
@@ -18,6 +19,8 @@ mod narrow;
 mod pad;
 mod quantized;
 mod shapes;
+mod softmax;
+mod squeeze_excite;
 mod widen;
 
 pub use clean::clean;
@@ -38,7 +41,7 @@ pub(super) fn fold_and_clean(graph: Graph, machine: &Machine<'_>) -> Graph {
 
 /// What a graph goes through before it is planned for kernels.
 pub(super) fn optimize(graph: Graph, machine: &Machine<'_>) -> Graph {
-    let graph = clean(fold::fold_constants(clean(graph), machine));
+    let graph = clean(common::share_common(fold::fold_constants(clean(graph), machine)));
     let coded = quantized::is_quantized(&graph);
     let graph = clean(layer_norm::find_layer_norms(activations::find_activations(graph), machine));
     let mut graph = clean(layout::sink_transposes(graph, machine));
@@ -46,8 +49,10 @@ pub(super) fn optimize(graph: Graph, machine: &Machine<'_>) -> Graph {
         graph = quantized::find_quantized(graph, machine);
         graph = clean(fold::fold_all_constants(graph, machine));
     }
+    let graph = clean(softmax::find_softmax(graph, machine));
     let graph = clean(attention::find_attention(graph, machine));
     let graph = pad::fuse_pads(affine::fuse_affine(graph, machine));
     let graph = clean(epilogue::fuse_epilogues(graph, machine));
+    let graph = clean(squeeze_excite::fuse_squeeze_excite(graph, machine));
     clean(inverted_residual::join_inverted_residuals(graph, machine))
 }
