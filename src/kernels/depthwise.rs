@@ -60,7 +60,15 @@ pub(super) fn run(
             unsafe {
                 run_line(kernels, conv, packed, x, index, &cut, channels.clone(), to, residual, epilogue)
             };
-            let Some(activation) = epilogue.activation.filter(|_| cut.block_parts > 1) else { return };
+            let Some(activation) = epilogue.activation else { return };
+            if cut.whole() {
+                // SAFETY: in place over a line of the task.
+                unsafe { kernels.unary_run(activation, to, to, line) };
+                return;
+            }
+            if cut.block_parts == 1 {
+                return;
+            }
             for pixel in 0..conv.out_width {
                 // SAFETY: in place over the channels of a pixel.
                 unsafe {
@@ -69,7 +77,7 @@ pub(super) fn run(
                 }
             }
         });
-        if let Some(activation) = epilogue.activation.filter(|_| cut.block_parts == 1) {
+        if let Some(activation) = epilogue.activation.filter(|_| cut.block_parts == 1 && !cut.whole()) {
             let lines = part(cut.lines, cut.line_parts, task);
             // SAFETY: in place over the task's lines, whose channels are all its own.
             unsafe {

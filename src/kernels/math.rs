@@ -31,15 +31,28 @@ pub(super) fn clamp<I: Isa>(isa: I, x: I::F32, low: f32, high: f32) -> I::F32 {
     isa.min(isa.splat(high), isa.max(isa.splat(low), x))
 }
 
-/// `x = n ln 2 + r` with integral n and |r| <= ln 2 / 2, and `e^r - 1`.
+/// A number whose last bit counts ones: what is added to it is rounded to an integer, which then stands in the lowest bits of
+/// the sum, here with the bias of an exponent.
+const COUNTER: f32 = 12_582_912.0 + 127.0;
+
+/// `(e^r - 1 - r) / r^2` for |r| <= ln 2 / 2.
+const EXP_TAIL: [f32; 5] = [0.5, 0.166_665_18, 0.041_666_433, 0.008_368_968, 0.001_393_784_3];
+
+/// `x = n ln 2 + r` with integral n and |r| <= ln 2 / 2: n on top of [`COUNTER`], and `e^r - 1`.
 #[inline(always)]
 fn reduce_exp<I: Isa>(isa: I, x: I::F32) -> (I::F32, I::F32) {
-    const TAIL: [f32; 5] = [0.5, 0.166_665_18, 0.041_666_433, 0.008_368_968, 0.001_393_784_3];
-    let n = isa.round(isa.mul(x, isa.splat(LOG2_E)));
+    let counted = isa.mul_add(x, isa.splat(LOG2_E), isa.splat(COUNTER));
+    let n = isa.sub(counted, isa.splat(COUNTER));
     let r = isa.mul_add(n, isa.splat(-LN2_HIGH), x);
     let r = isa.mul_add(n, isa.splat(-LN2_LOW), r);
-    let tail = polynomial(isa, r, TAIL);
-    (n, isa.mul_add(isa.mul(r, r), tail, r))
+    let tail = polynomial(isa, r, EXP_TAIL);
+    (counted, isa.mul_add(isa.mul(r, r), tail, r))
+}
+
+/// `2^n` for an integral `n` in -126..=127 on top of [`COUNTER`]: its bits become the exponent, all others leave on the left.
+#[inline(always)]
+fn power_of_counted<I: Isa>(isa: I, counted: I::F32) -> I::F32 {
+    isa.bits_to_float(isa.shift_left::<23>(isa.to_bits(counted)))
 }
 
 /// `2^n` for an integral `n` in -126..=127.
@@ -52,10 +65,10 @@ fn power_of_two<I: Isa>(isa: I, n: I::I32) -> I::F32 {
 #[inline(always)]
 pub(super) fn exp<I: Isa>(isa: I, x: I::F32) -> I::F32 {
     let x = clamp(isa, x, -104.0, 89.0);
-    let (n, tail) = reduce_exp(isa, x);
+    let (counted, tail) = reduce_exp(isa, x);
     let value = isa.add(tail, isa.splat(1.0));
     // In two steps, for 2^128 and 2^-150 are no floats.
-    let n = isa.to_int(n);
+    let n = isa.to_int(isa.sub(counted, isa.splat(COUNTER)));
     let half = isa.shift_right::<1>(n);
     let value = isa.mul(value, power_of_two(isa, half));
     isa.mul(value, power_of_two(isa, isa.sub_int(n, half)))
@@ -65,8 +78,8 @@ pub(super) fn exp<I: Isa>(isa: I, x: I::F32) -> I::F32 {
 #[inline(always)]
 pub(super) fn exp_in_range<I: Isa>(isa: I, x: I::F32) -> I::F32 {
     let x = clamp(isa, x, -87.0, 88.0);
-    let (n, tail) = reduce_exp(isa, x);
-    let scale = power_of_two(isa, isa.to_int(n));
+    let (counted, tail) = reduce_exp(isa, x);
+    let scale = power_of_counted(isa, counted);
     isa.mul_add(tail, scale, scale)
 }
 
@@ -74,8 +87,8 @@ pub(super) fn exp_in_range<I: Isa>(isa: I, x: I::F32) -> I::F32 {
 #[inline(always)]
 fn expm1_below_88<I: Isa>(isa: I, x: I::F32) -> I::F32 {
     let x = clamp(isa, x, -30.0, 88.0);
-    let (n, tail) = reduce_exp(isa, x);
-    let scale = power_of_two(isa, isa.to_int(n));
+    let (counted, tail) = reduce_exp(isa, x);
+    let scale = power_of_counted(isa, counted);
     isa.mul_add(tail, scale, isa.sub(scale, isa.splat(1.0)))
 }
 
@@ -145,11 +158,17 @@ pub(super) fn exp_nonpositive<I: Isa>(isa: I, x: I::F32) -> I::F32 {
 /// `numerator / (1 + e^-x)`; below -87 the quotient stays what it is there, about 1e-38.
 #[inline(always)]
 pub(super) fn times_sigmoid<I: Isa>(isa: I, numerator: I::F32, x: I::F32) -> I::F32 {
+    const TAIL: [f32; 5] = [EXP_TAIL[0], -EXP_TAIL[1], EXP_TAIL[2], -EXP_TAIL[3], EXP_TAIL[4]];
     // Beyond 87 the sum is 1, or so large that the quotient is all but nothing.
-    let (n, tail) = reduce_exp(isa, clamp(isa, isa.neg(x), -87.0, 87.0));
-    let scale = power_of_two(isa, isa.to_int(n));
-    let power = isa.mul_add(tail, scale, scale);
-    isa.quotient(numerator, isa.add(isa.splat(1.0), power))
+    let x = clamp(isa, x, -87.0, 87.0);
+    // As `reduce_exp` of -x, with -r.
+    let counted = isa.mul_add(x, isa.splat(-LOG2_E), isa.splat(COUNTER));
+    let n = isa.sub(counted, isa.splat(COUNTER));
+    let r = isa.mul_add(n, isa.splat(LN2_HIGH), x);
+    let r = isa.mul_add(n, isa.splat(LN2_LOW), r);
+    let tail = isa.mul(r, isa.mul_add(r, polynomial(isa, r, TAIL), isa.splat(-1.0)));
+    let scale = power_of_counted(isa, counted);
+    isa.quotient(numerator, isa.mul_add(tail, scale, isa.add(scale, isa.splat(1.0))))
 }
 
 /// Hyperbolic tangent, as `m / (m + 2)` with `m = e^2|x| - 1`, which loses nothing near zero.
@@ -179,8 +198,8 @@ pub(super) fn gelu<I: Isa>(isa: I, x: I::F32) -> I::F32 {
     let magnitude = isa.min(isa.splat(5.798), isa.abs(x));
     let t = isa.mul(magnitude, isa.splat(std::f32::consts::FRAC_1_SQRT_2));
     // The argument lies in -19..=0, so nothing needs a bound.
-    let (n, tail) = reduce_exp(isa, isa.mul(t, polynomial(isa, t, LOG_ERFC)));
-    let scale = power_of_two(isa, isa.to_int(n));
+    let (counted, tail) = reduce_exp(isa, isa.mul(t, polynomial(isa, t, LOG_ERFC)));
+    let scale = power_of_counted(isa, counted);
     let complement = isa.mul_add(tail, scale, scale);
     let half = isa.mul(magnitude, isa.splat(-0.5));
     isa.mul_add(half, complement, isa.max(isa.splat(0.0), x))
