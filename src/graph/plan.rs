@@ -15,7 +15,7 @@ use crate::{
     ops::{Fact, Inferred, Lower, OpError, Operator, PackCache, Run, Source, Step, StepShapes},
     tensor::{
         DType, Shape, Tensor, TensorError,
-        buffer::{Region, StepRegions},
+        buffer::{Region, StepRegions, recycle},
     },
 };
 use std::{
@@ -489,6 +489,7 @@ fn lower(
     nodes: Vec<TracedNode>,
     layout: &mut Layout,
 ) -> Result<Vec<Lowered>, GraphError> {
+    let _recycling = recycle();
     let mut lowered = Vec::with_capacity(nodes.len());
     for traced in nodes {
         let node = &graph.nodes[traced.index];

@@ -1,12 +1,12 @@
 //! Weights rearranged once at load for the matrix product.
 //!
-//! The columns of B `[k, n]` are cut into panels as wide as the register tile. A panel stores its rows one
-//! after the other, so the product reads it from front to back; the last panel has as many vectors as it needs, and the
-//! columns beyond `n` are zero.
+//! The columns of B `[k, n]` are cut into nearly equal panels, none wider than the register tile. A panel stores its rows one
+//! after the other, so the product reads it from front to back; the columns beyond `n` are zero.
 
 use super::error::{KernelError, expect_length, product};
 use super::table::Kernels;
 use crate::tensor::buffer::prefer_large_pages;
+use std::ops::Range;
 
 /// How the second matrix of a product lies in memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -54,8 +54,12 @@ impl PackedB {
             expect_length("pack", "bias", n, bias.len())?;
         }
         let width = PanelWidth::of(kernels);
-        let mut panels = AlignedFloats::zeroed(packed_len(kernels, k, n)?);
-        pack_panels(kernels, columns, b, panels.as_mut_slice());
+        let mut panels = AlignedFloats::with_capacity(packed_len(kernels, k, n)?);
+        for panel in panels_of(kernels, columns) {
+            // Pages are touched for the first time here; what was just zeroed is in cache when it is written.
+            panels.grow_to(panel.packed.end);
+            pack_panel(&panel, columns, kernels, b, &mut panels.as_mut_slice()[panel.packed.clone()]);
+        }
         let bias = bias.map(|bias| {
             let mut padded = AlignedFloats::zeroed(n.next_multiple_of(width.lanes));
             padded.as_mut_slice()[..n].copy_from_slice(bias);
@@ -154,9 +158,38 @@ impl PanelWidth {
         PanelWidth { lanes: kernels.lanes, vectors: kernels.tile_vectors }
     }
 
-    /// Columns of a whole panel.
-    pub(super) fn columns(self) -> usize {
-        self.lanes * self.vectors
+    /// How `n` columns are cut.
+    pub(super) fn over(self, n: usize) -> Panels {
+        let vectors = n.div_ceil(self.lanes);
+        let count = vectors.div_ceil(self.vectors);
+        let divisor = count.max(1);
+        Panels { lanes: self.lanes, n, count, least: vectors / divisor, wider: vectors % divisor }
+    }
+}
+
+/// The panels of a matrix. They are nearly equal, for a narrow one at the end would be slow: every panel loads all values of
+/// the other matrix.
+#[derive(Clone, Copy)]
+pub(super) struct Panels {
+    lanes: usize,
+    n: usize,
+    pub(super) count: usize,
+    /// Vectors of a panel.
+    least: usize,
+    /// As many panels at the front have one vector more.
+    wider: usize,
+}
+
+impl Panels {
+    /// The columns of some panels.
+    pub(super) fn columns(&self, panels: &Range<usize>) -> Range<usize> {
+        let start = |panel: usize| (self.least * panel + self.wider.min(panel)) * self.lanes;
+        start(panels.start)..start(panels.end).min(self.n)
+    }
+
+    /// Vectors of a row of a panel.
+    pub(super) fn vectors(&self, panel: usize) -> usize {
+        self.least + usize::from(panel < self.wider)
     }
 }
 
@@ -182,39 +215,53 @@ impl Columns {
 
 /// Packs the part of `b` that `columns` describes into `packed`, which has room for it.
 pub(super) fn pack_panels(kernels: &Kernels, columns: Columns, b: &[f32], packed: &mut [f32]) {
-    let width = PanelWidth::of(kernels);
-    let Columns { k, n, offset, row_stride, column_stride } = columns;
-    if k == 0 || n == 0 {
+    for panel in panels_of(kernels, columns) {
+        pack_panel(&panel, columns, kernels, b, &mut packed[panel.packed.clone()]);
+    }
+}
+
+/// A panel: its columns, and where it stands.
+struct Panel {
+    columns: Range<usize>,
+    packed: Range<usize>,
+}
+
+/// The panels of a matrix; none where it has no rows.
+fn panels_of(kernels: &Kernels, Columns { k, n, .. }: Columns) -> impl Iterator<Item = Panel> {
+    let (panels, lanes) = (PanelWidth::of(kernels).over(n), kernels.lanes);
+    let count = if k == 0 { 0 } else { panels.count };
+    (0..count).map(move |panel| {
+        let columns = panels.columns(&(panel..panel + 1));
+        let packed = columns.start * k..(columns.start + panels.vectors(panel) * lanes) * k;
+        Panel { columns, packed }
+    })
+}
+
+fn pack_panel(panel: &Panel, columns: Columns, kernels: &Kernels, b: &[f32], packed: &mut [f32]) {
+    let Columns { k, offset, row_stride, column_stride, .. } = columns;
+    let (first, count) = (panel.columns.start, panel.columns.len());
+    let padded = packed.len() / k.max(1);
+    if column_stride == 1 {
+        for (row, to) in packed.chunks_exact_mut(padded).enumerate() {
+            let from = offset + row * row_stride + first;
+            to[..count].copy_from_slice(&b[from..from + count]);
+            to[count..].fill(0.0);
+        }
         return;
     }
-    let mut rest = packed;
-    for first in (0..n).step_by(width.columns()) {
-        let count = width.columns().min(n - first);
-        let padded = count.next_multiple_of(width.lanes);
-        let (panel, after) = rest.split_at_mut(padded * k);
-        rest = after;
-        if column_stride == 1 {
-            for (row, to) in panel.chunks_exact_mut(padded).enumerate() {
-                let from = offset + row * row_stride + first;
-                to[..count].copy_from_slice(&b[from..from + count]);
-                to[count..].fill(0.0);
-            }
-        } else {
-            let b = &b[offset + first * column_stride..];
-            if row_stride == 1 {
-                assert!(b.len() >= (count - 1) * column_stride + k, "columns lie within b");
-                // SAFETY: `count` columns of `k` floats were checked, and the panel has `k` rows of `padded`.
-                unsafe { (kernels.turn)(b.as_ptr(), column_stride, count, k, panel.as_mut_ptr(), padded) };
-            }
-            for (row, to) in panel.chunks_exact_mut(padded).enumerate() {
-                let (there, beyond) = to.split_at_mut(count);
-                if row_stride != 1 {
-                    let from = b[row * row_stride..].iter().step_by(column_stride);
-                    there.iter_mut().zip(from).for_each(|(to, &from)| *to = from);
-                }
-                beyond.fill(0.0);
-            }
+    let b = &b[offset + first * column_stride..];
+    if row_stride == 1 {
+        assert!(b.len() >= (count - 1) * column_stride + k, "columns lie within b");
+        // SAFETY: `count` columns of `k` floats were checked, and the panel has `k` rows of `padded`.
+        unsafe { (kernels.turn)(b.as_ptr(), column_stride, count, k, packed.as_mut_ptr(), padded) };
+    }
+    for (row, to) in packed.chunks_exact_mut(padded).enumerate() {
+        let (there, beyond) = to.split_at_mut(count);
+        if row_stride != 1 {
+            let from = b[row * row_stride..].iter().step_by(column_stride);
+            there.iter_mut().zip(from).for_each(|(to, &from)| *to = from);
         }
+        beyond.fill(0.0);
     }
 }
 
@@ -231,11 +278,22 @@ struct Line([f32; 16]);
 
 impl AlignedFloats {
     pub(super) fn zeroed(length: usize) -> AlignedFloats {
-        let count = length.div_ceil(16);
-        let mut lines = Vec::with_capacity(count);
+        let mut floats = AlignedFloats::with_capacity(length);
+        floats.grow_to(length);
+        floats
+    }
+
+    /// No floats yet, with room for `length`.
+    fn with_capacity(length: usize) -> AlignedFloats {
+        let mut lines = Vec::with_capacity(length.div_ceil(16));
         prefer_large_pages(lines.spare_capacity_mut());
-        lines.resize(count, Line([0.0; 16]));
-        AlignedFloats { lines, length }
+        AlignedFloats { lines, length: 0 }
+    }
+
+    /// Adds zeros up to `length` floats.
+    fn grow_to(&mut self, length: usize) {
+        self.lines.resize(length.div_ceil(16), Line([0.0; 16]));
+        self.length = length;
     }
 
     pub(super) fn as_slice(&self) -> &[f32] {

@@ -8,7 +8,7 @@
 
 use super::isa::Isa;
 use super::map::Unary;
-use super::pack::PackedView;
+use super::pack::{PackedView, Panels};
 use super::table::Kernels;
 use super::threads::{SendPtr, Threads};
 use std::mem::MaybeUninit;
@@ -98,18 +98,19 @@ pub(super) unsafe fn product<R: Rows<f32>>(
     out: Output<'_>,
     threads: &Threads,
 ) {
-    let panels = weights.n.div_ceil(weights.width.columns());
-    if count == 0 || panels == 0 {
+    let panels = weights.width.over(weights.n);
+    if count == 0 || panels.count == 0 {
         return;
     }
     let work = count.saturating_mul(weights.n).saturating_mul(weights.k.max(1));
     let wanted =
         if threads.count() == 1 { 1 } else { (threads.count() * 4).min(work / PARALLEL_WORK).max(1) };
-    let (row_tasks, panel_tasks) = cut(kernels, count, weights.n, panels, wanted);
+    let (row_tasks, panel_tasks) = cut(kernels, count, weights.n, panels.count, wanted);
     let share = Shared {
         kernels,
         rows,
         weights,
+        panels,
         residual: out.residual,
         epilogue: out.epilogue,
         stride: out.stride,
@@ -118,22 +119,22 @@ pub(super) unsafe fn product<R: Rows<f32>>(
     let data = SendPtr(out.data);
     threads.for_each(row_tasks * panel_tasks, |task| {
         let task_rows = part(count, row_tasks, task % row_tasks);
-        let task_panels = part(panels, panel_tasks, task / row_tasks);
+        let task_panels = part(panels.count, panel_tasks, task / row_tasks);
         // SAFETY: as the caller vouches; the parts are disjoint.
         unsafe { share.run(task_rows, task_panels, data.get()) };
     });
 }
 
-/// About `wanted` tasks of a product of `rows` by `n`: over the rows and over the panels.
+/// At least `wanted` tasks, where there are as many, of a product of `rows` by `n`: over the rows and over the panels.
 pub(super) fn cut(kernels: &Kernels, rows: usize, n: usize, panels: usize, wanted: usize) -> (usize, usize) {
     // What is larger is cut first, so that it is fetched by one thread only.
     let most_row_tasks = rows.div_ceil(kernels.widest_tile_rows() * 2);
     if n > rows {
         let panel_tasks = wanted.min(panels);
-        ((wanted / panel_tasks).clamp(1, most_row_tasks), panel_tasks)
+        (wanted.div_ceil(panel_tasks).clamp(1, most_row_tasks), panel_tasks)
     } else {
         let row_tasks = wanted.min(most_row_tasks);
-        (row_tasks, (wanted / row_tasks).clamp(1, panels))
+        (row_tasks, wanted.div_ceil(row_tasks).clamp(1, panels))
     }
 }
 
@@ -147,6 +148,7 @@ struct Shared<'a, R> {
     kernels: &'a Kernels,
     rows: &'a R,
     weights: PackedView<'a>,
+    panels: Panels,
     residual: *const f32,
     epilogue: &'a Epilogue<'a>,
     stride: usize,
@@ -257,7 +259,7 @@ impl<R: Rows<f32>> Shared<'_, R> {
             first = false;
         }
         if let Some(activation) = self.epilogue.activation {
-            let columns = self.columns(&panels);
+            let columns = self.panels.columns(&panels);
             if columns.len() == self.stride {
                 // Whole rows, one after the other: few columns would be too short for the loops of vectors.
                 // SAFETY: the rows are written, and belong to this task.
@@ -277,21 +279,11 @@ impl<R: Rows<f32>> Shared<'_, R> {
         }
     }
 
-    fn columns(&self, panels: &Range<usize>) -> Range<usize> {
-        let width = self.weights.width.columns();
-        panels.start * width..(panels.end * width).min(self.weights.n)
-    }
-
-    /// Vectors of a row of a panel.
-    fn vectors(&self, panel: usize) -> usize {
-        self.columns(&(panel..panel + 1)).len().div_ceil(self.weights.width.lanes)
-    }
-
     /// Where a panel's weights of a block of depth stand.
     fn weights_of(&self, panel: usize, block: &DepthBlock) -> Range<usize> {
-        let row = self.vectors(panel) * self.weights.width.lanes;
+        let row = self.panels.vectors(panel) * self.weights.width.lanes;
         let depth = block.taps.start * self.rows.depth() + block.channels.start;
-        let start = panel * self.weights.width.columns() * self.weights.k + depth * row;
+        let start = self.panels.columns(&(panel..panel + 1)).start * self.weights.k + depth * row;
         start..start + block.taps.len() * block.channels.len() * row
     }
 
@@ -311,8 +303,8 @@ impl<R: Rows<f32>> Shared<'_, R> {
         data: *mut f32,
     ) {
         let PackedView { panels, bias, width, .. } = self.weights;
-        let columns = self.columns(&(panel..panel + 1));
-        let vectors = self.vectors(panel);
+        let columns = self.panels.columns(&(panel..panel + 1));
+        let vectors = self.panels.vectors(panel);
         let taps = block.taps.len();
         let depth = block.channels.len();
         let weights = panels[self.weights_of(panel, block)].as_ptr();
@@ -480,9 +472,12 @@ unsafe fn tile_of<I: Isa, const R: usize, const V: usize, const U: usize>(isa: I
             }
             while channel + U <= work.depth {
                 for step in 0..U {
-                    isa.prefetch_far(ahead);
-                    ahead = ahead.wrapping_add(work.ahead_step);
-                    if I::STREAMS {
+                    // One vector a row: a load for every multiply-add is all there is room for.
+                    if V > 1 || !I::STREAMS {
+                        isa.prefetch_far(ahead);
+                        ahead = ahead.wrapping_add(work.ahead_step);
+                    }
+                    if I::STREAMS && V > 1 {
                         for vector in 0..V {
                             isa.prefetch_near(weights.wrapping_add((NEAR * V + vector) * I::LANES));
                         }

@@ -8,6 +8,7 @@ use bytes::Bytes;
 use half::{bf16, f16};
 use std::{
     any::Any,
+    cell::RefCell,
     fmt,
     fs::File,
     marker::PhantomData,
@@ -88,6 +89,14 @@ impl AlignedBytes {
         Ok(bytes)
     }
 
+    /// `len` bytes of whatever was in them before: zeros, or under a [`Recycling`] guard those of a block that was dropped.
+    pub fn for_overwrite(len: usize) -> Result<Self, TensorError> {
+        match spare(len.div_ceil(ALIGNMENT)) {
+            Some(lines) => Ok(Self { lines, len }),
+            None => Self::zeroed(len),
+        }
+    }
+
     /// Grows with zeros or shrinks to `len` bytes.
     pub fn resize(&mut self, len: usize) -> Result<(), TensorError> {
         let lines = len.div_ceil(ALIGNMENT);
@@ -124,6 +133,73 @@ impl AlignedBytes {
     }
 }
 
+impl Drop for AlignedBytes {
+    fn drop(&mut self) {
+        let lines = std::mem::take(&mut self.lines);
+        if lines.len() >= LEAST_SPARE {
+            // A block that is dropped while the thread ends is just freed.
+            let _ = SPARES.try_with(|spares| {
+                if let Some(spares) = spares.borrow_mut().as_mut() {
+                    spares.push(lines);
+                    if spares.len() > MOST_SPARES {
+                        spares.sort_by_key(Vec::len);
+                        spares.remove(0);
+                    }
+                }
+            });
+        }
+    }
+}
+
+/// Lines of a block that is worth keeping: less is not pages of its own.
+const LEAST_SPARE: usize = (128 << 10) / ALIGNMENT;
+/// Blocks that are kept.
+const MOST_SPARES: usize = 3;
+
+thread_local! {
+    static SPARES: RefCell<Option<Vec<Vec<Line>>>> = const { RefCell::new(None) };
+}
+
+/// A spare block of so many lines or some more.
+fn spare(lines: usize) -> Option<Vec<Line>> {
+    if lines < LEAST_SPARE {
+        return None;
+    }
+    SPARES.with_borrow_mut(|spares| {
+        let spares = spares.as_mut()?;
+        // Much more would be a waste, should the block stay.
+        let fits = (0..spares.len()).filter(|&index| (lines..lines * 16).contains(&spares[index].len()));
+        let best = fits.min_by_key(|&index| spares[index].len())?;
+        Some(spares.swap_remove(best))
+    })
+}
+
+/// While it lives, this thread keeps large blocks that are dropped for those that [`AlignedBytes::for_overwrite`] makes. Weights
+/// are turned, scaled and packed one after the other: without this each step of each touches new pages, which the
+/// system has to clear first. A guard within a guard does nothing.
+#[must_use]
+pub struct Recycling {
+    outermost: bool,
+}
+
+/// Begins to keep dropped blocks.
+pub fn recycle() -> Recycling {
+    SPARES.with_borrow_mut(|spares| {
+        let outermost = spares.is_none();
+        spares.get_or_insert_default();
+        Recycling { outermost }
+    })
+}
+
+impl Drop for Recycling {
+    fn drop(&mut self) {
+        if self.outermost {
+            // Taken out first: what is dropped here must not find the place borrowed.
+            drop(SPARES.with_borrow_mut(Option::take));
+        }
+    }
+}
+
 /// A growing vector in aligned memory, to be frozen into a [`Buffer`] without a copy.
 pub struct AlignedVec<T: Plain> {
     bytes: AlignedBytes,
@@ -147,6 +223,15 @@ impl<T: Plain> AlignedVec<T> {
     pub fn zeroed(len: usize) -> Result<Self, TensorError> {
         let bytes = len.checked_mul(size_of::<T>()).ok_or(TensorError::OutOfMemory { bytes: usize::MAX })?;
         Ok(Self { bytes: AlignedBytes::zeroed(bytes)?, len, element: PhantomData })
+    }
+
+    /// `len` elements for a caller that writes all of them; see [`AlignedBytes::for_overwrite`]. Numbers only.
+    pub fn for_overwrite(len: usize) -> Result<Self, TensorError> {
+        if !T::ANY_PATTERN {
+            return Self::zeroed(len);
+        }
+        let bytes = len.checked_mul(size_of::<T>()).ok_or(TensorError::OutOfMemory { bytes: usize::MAX })?;
+        Ok(Self { bytes: AlignedBytes::for_overwrite(bytes)?, len, element: PhantomData })
     }
 
     /// Appends one element.
@@ -528,9 +613,9 @@ impl Blocks {
             match self.blocks.get_mut(index) {
                 Some(block) => match Arc::get_mut(block) {
                     Some(bytes) if bytes.len() == len => {}
-                    _ => *block = Arc::new(AlignedBytes::zeroed(len)?),
+                    _ => *block = Arc::new(AlignedBytes::for_overwrite(len)?),
                 },
-                None => self.blocks.push(Arc::new(AlignedBytes::zeroed(len)?)),
+                None => self.blocks.push(Arc::new(AlignedBytes::for_overwrite(len)?)),
             }
         }
         Ok(())
@@ -741,6 +826,31 @@ mod tests {
         assert_eq!(map.part(part.as_bytes()).unwrap().address(), part.address());
         assert!(map.part(&bytes).is_none());
         Buffer::copy_of(&bytes).unwrap().release();
+    }
+
+    #[test]
+    fn dropped_blocks_are_used_again_under_a_guard() {
+        let block = || {
+            let mut bytes = AlignedBytes::for_overwrite(1 << 20).unwrap();
+            let first = bytes.as_slice()[0];
+            bytes.as_mut_slice().fill(7);
+            (first, bytes.as_slice().len())
+        };
+        assert_eq!([block(), block()], [(0, 1 << 20); 2], "without a guard");
+        let guard = recycle();
+        let inner = recycle();
+        assert_eq!(block(), (0, 1 << 20));
+        drop(inner);
+        assert_eq!(block(), (7, 1 << 20));
+        let less = AlignedVec::<f32>::for_overwrite(100_000).unwrap();
+        assert_eq!((less.len(), less.as_slice().len()), (100_000, 100_000));
+        drop(less);
+        assert!(AlignedBytes::zeroed(1 << 19).unwrap().as_slice().iter().all(|&byte| byte == 0));
+        let many: Vec<_> = (0..5).map(|_| AlignedBytes::for_overwrite(1 << 18).unwrap()).collect();
+        drop(many);
+        assert!(SPARES.with_borrow(|spares| spares.as_ref().unwrap().len()) <= MOST_SPARES);
+        drop(guard);
+        assert!(SPARES.with_borrow(Option::is_none));
     }
 
     #[test]

@@ -136,7 +136,7 @@ fn scaled(weights: &Tensor, factors: &[f32], transposed: bool) -> Option<Tensor>
     }
     Tensor::computed(DType::F32, shape, move || {
         let weights = weights.fresh();
-        let mut made = AlignedVec::<f32>::zeroed(weights.len()).ok()?;
+        let mut made = AlignedVec::<f32>::for_overwrite(weights.len()).ok()?;
         let rows = weights.as_slice::<f32>().ok()?.chunks_exact(run.max(1)).enumerate();
         for ((row, values), out) in rows.zip(made.as_mut_slice().chunks_exact_mut(run.max(1))) {
             let factor = factors[row % factors.len()];

@@ -18,7 +18,7 @@ pub(super) fn widened(op: &Op, inputs: &[Tensor]) -> Option<Tensor> {
     if !narrow {
         return None;
     }
-    let mut wide = AlignedVec::<f32>::zeroed(x.len()).ok()?;
+    let mut wide = AlignedVec::<f32>::for_overwrite(x.len()).ok()?;
     match (op, x.dtype(), rest) {
         (Op::Cast(_), DType::F16, []) => x.as_slice::<f16>().ok()?.convert_to_f32_slice(wide.as_mut_slice()),
         (Op::Cast(_), DType::BF16, []) => {
