@@ -6,11 +6,15 @@
 //! workers, and how many are inside. A pool has one loop at a time; a caller that finds it busy, be it from another
 //! thread or from inside a task, runs its tasks itself. So nothing here can wait for itself.
 //!
+//! Every thread has its own part of a loop's tasks, the same one each time, and takes from those of others when it is done
+//! with it: what a core wrote in one loop it reads again in the next, out of its own cache.
+//!
 //! Cores are one budget: whoever announces its work ([`Threads::enter`]) takes one from the loops of others, so that
 //! a lone request runs on all cores and each of many on its own.
 
 use std::any::Any;
 use std::cell::UnsafeCell;
+use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -149,8 +153,9 @@ struct Shared {
     state: CacheLine<AtomicU64>,
     /// Held by the caller whose loop is running.
     busy: AtomicBool,
-    /// The next task to hand out; apart from `state`, so that its traffic does not disturb those who spin.
-    next: CacheLine<AtomicUsize>,
+    /// For each thread, the caller first: the next task of its part to hand out. Apart from `state`, so that this traffic
+    /// does not disturb those who spin, and from one another.
+    next: Box<[CacheLine<AtomicUsize>]>,
     /// Written while the loop is closed and nobody inside, read while inside.
     job: UnsafeCell<Job>,
     panic: Mutex<Option<Box<dyn Any + Send>>>,
@@ -183,7 +188,17 @@ impl Job {
             // SAFETY: `body` was made from an `&F` that the running loop still borrows.
             unsafe { (*body.cast::<F>())(index) }
         }
-        Job { tasks, helpers: usize::MAX, body: std::ptr::from_ref(body).cast(), call: call::<F> }
+        Job { tasks, helpers: 0, body: std::ptr::from_ref(body).cast(), call: call::<F> }
+    }
+
+    /// Parts of the tasks: one for each thread that may take some.
+    fn parts(&self) -> usize {
+        self.helpers + 1
+    }
+
+    /// The tasks of a part.
+    fn part(&self, part: usize) -> Range<usize> {
+        super::product::part(self.tasks, self.parts(), part)
     }
 
     fn none() -> Job {
@@ -196,7 +211,7 @@ impl Pool {
         let shared = Arc::new(Shared {
             state: CacheLine(AtomicU64::new(0)),
             busy: AtomicBool::new(false),
-            next: CacheLine(AtomicUsize::new(0)),
+            next: (0..=workers).map(|_| CacheLine(AtomicUsize::new(0))).collect(),
             job: UnsafeCell::new(Job::none()),
             panic: Mutex::new(None),
             sleepers: AtomicUsize::new(0),
@@ -208,7 +223,7 @@ impl Pool {
             .filter_map(|index| {
                 let shared = Arc::clone(&shared);
                 let name = format!("kernels-{}", index + 1);
-                std::thread::Builder::new().name(name).spawn(move || shared.work()).ok()
+                std::thread::Builder::new().name(name).spawn(move || shared.work(index + 1)).ok()
             })
             .collect();
         Pool { shared, workers, running: CacheLine(AtomicUsize::new(0)) }
@@ -226,7 +241,7 @@ impl Pool {
         }
         let job = Job { helpers, ..Job::new(tasks, body) };
         shared.open(job);
-        shared.take_tasks(job);
+        shared.take_tasks(job, 0);
         shared.close();
         let panic = shared.panic().take();
         shared.busy.store(false, Ordering::Release);
@@ -255,7 +270,9 @@ impl Drop for Pool {
 impl Shared {
     /// Publishes a loop. The caller holds `busy`, so the previous loop is closed and nobody is inside.
     fn open(&self, job: Job) {
-        self.next.0.store(0, Ordering::Relaxed);
+        for (part, next) in self.next.iter().enumerate().take(job.parts()) {
+            next.0.store(job.part(part).start, Ordering::Relaxed);
+        }
         // SAFETY: the loop is closed and nobody is inside, so nobody reads the job.
         unsafe { *self.job.get() = job };
         let number = (self.state.0.load(Ordering::Relaxed) >> NUMBER_SHIFT).wrapping_add(1);
@@ -278,26 +295,31 @@ impl Shared {
         }
     }
 
-    /// Runs tasks until none is left. A panic is kept for the caller and ends the loop early.
-    fn take_tasks(&self, job: Job) {
+    /// Runs tasks until none is left, those of part `own` first. A panic is kept for the caller and ends the loop early.
+    fn take_tasks(&self, job: Job, own: usize) {
+        let parts = &self.next[..job.parts()];
         let outcome = catch_unwind(AssertUnwindSafe(|| {
-            loop {
-                let index = self.next.0.fetch_add(1, Ordering::Relaxed);
-                if index >= job.tasks {
-                    break;
+            for step in 0..parts.len() {
+                let part = (own + step) % parts.len();
+                let end = job.part(part).end;
+                loop {
+                    let index = parts[part].0.fetch_add(1, Ordering::Relaxed);
+                    if index >= end {
+                        break;
+                    }
+                    // SAFETY: the loop this job belongs to is running: its caller waits in `run`.
+                    unsafe { (job.call)(job.body, index) };
                 }
-                // SAFETY: the loop this job belongs to is running: its caller waits in `run`.
-                unsafe { (job.call)(job.body, index) };
             }
         }));
         if let Err(panic) = outcome {
-            self.next.0.store(job.tasks, Ordering::Relaxed);
+            parts.iter().for_each(|next| next.0.store(job.tasks, Ordering::Relaxed));
             self.panic().get_or_insert(panic);
         }
     }
 
-    /// The life of a worker.
-    fn work(&self) {
+    /// The life of worker `number`.
+    fn work(&self, number: usize) {
         let mut done = 0;
         loop {
             let state = self.wait_for_loop(done);
@@ -310,7 +332,7 @@ impl Shared {
                 // SAFETY: inside, so the job stands still until this worker leaves.
                 let job = unsafe { *self.job.get() };
                 if (state & INSIDE) < job.helpers as u64 {
-                    self.take_tasks(job);
+                    self.take_tasks(job, number);
                 }
                 self.state.0.fetch_sub(1, Ordering::Release);
                 done = state >> NUMBER_SHIFT;
