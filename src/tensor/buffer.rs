@@ -136,7 +136,7 @@ impl AlignedBytes {
 impl Drop for AlignedBytes {
     fn drop(&mut self) {
         let lines = std::mem::take(&mut self.lines);
-        if lines.len() >= LEAST_SPARE {
+        if (LEAST_SPARE..MOST_SPARE).contains(&lines.len()) {
             // A block that is dropped while the thread ends is just freed.
             let _ = SPARES.try_with(|spares| {
                 if let Some(spares) = spares.borrow_mut().as_mut() {
@@ -153,8 +153,10 @@ impl Drop for AlignedBytes {
 
 /// Lines of a block that is worth keeping: less is not pages of its own.
 const LEAST_SPARE: usize = (128 << 10) / ALIGNMENT;
+/// Larger blocks get large pages, which are few; to keep those would be felt in the memory that loading takes.
+const MOST_SPARE: usize = (4 << 20) / ALIGNMENT;
 /// Blocks that are kept.
-const MOST_SPARES: usize = 3;
+const MOST_SPARES: usize = 2;
 
 thread_local! {
     static SPARES: RefCell<Option<Vec<Vec<Line>>>> = const { RefCell::new(None) };
