@@ -245,7 +245,7 @@ fn add_bytes(cases: &mut Vec<Case>, isa: &'static Kernels, threads: &Threads, fi
         };
         let weights: Vec<i8> = (0..weights).map(|i| (i * 7919 % 255) as i8).collect();
         let (factors, bias) = (vec![0.001; to], vec![100; to]);
-        let quantisation = Quantisation { signed: false, zero: 3, bias: Some(&bias), factors: &factors };
+        let quantisation = Quantisation { zero: 3, bias: Some(&bias), factors: &factors };
         let Ok(packed) = PackedConvI8::pack(isa, &conv, &weights, &quantisation) else { continue };
         let Ok(plan) = ConvPlanI8::new(&conv, &packed) else { continue };
         let x: Vec<u8> = (0..inputs).map(|i| (i * 7919 % 251) as u8).collect();

@@ -1,17 +1,17 @@
-//! Convolution and matrix product of bytes: activations of 8 bits, signed weights of 8 bits, sums in i32.
+//! Convolution and matrix product of bytes: unsigned activations of 8 bits, signed weights of 8 bits, sums in i32.
 //!
 //! The integers are exact. Zero points of the activations are folded into the bias at packing; what falls into the
 //! padding reads the zero point. The sums stay in registers until they are requantised with one factor per output
 //! channel: `round(float(sum) * factor) + zero`, half to even, within bounds, which is ONNX's rule for
-//! `QLinearConv`. A matrix product is a 1x1 convolution of one line of pixels. One group per channel runs as floats
-//! in the loops of [`super::depthwise`], where sums below 2^24 are exact, too.
+//! `QLinearConv`. A matrix product is a 1x1 convolution of one line of pixels. One group per channel runs in the loops
+//! of [`super::depthwise_i8`].
 
 use super::conv::{Conv2d, ConvPlan, Folded, Indirect};
-use super::depthwise::{self, Cut, Format, Line};
+use super::depthwise::Cut;
+use super::depthwise_i8::{self, LineI8};
 use super::error::{KernelError, expect_length, product as size_of_product};
 use super::gemm::Plain;
-use super::isa::Isa;
-use super::math;
+use super::isa::{Coding, Isa};
 use super::pack::AlignedFloats;
 use super::product::{BLOCK_ROWS, MAX_POINTERS, Rows, SCRATCH, cut, filled, part};
 use super::table::Kernels;
@@ -27,8 +27,6 @@ const PARALLEL_WORK: usize = 256 * 1024;
 /// What the numbers in a quantised convolution stand for; [`PackedConvI8::pack`] takes it with the weights.
 #[derive(Clone, Copy, Debug)]
 pub struct Quantisation<'a> {
-    /// Activations are i8 in place of u8.
-    pub signed: bool,
     /// Zero point of the activations.
     pub zero: i32,
     /// Added to the sums of every output channel.
@@ -72,10 +70,8 @@ pub struct PackedConvI8 {
     factors: AlignedFloats,
     /// What a tap in the padding reads.
     padding: Vec<u8>,
-    /// Added bit by bit to the activations: makes i8 into u8 or the other way (and moves the zero point along).
-    flip: u8,
-    /// Zero point of the flipped activations.
-    zero: i32,
+    /// All sums, times their factors, lie within i32.
+    small: bool,
 }
 
 #[derive(Clone, Debug)]
@@ -83,7 +79,7 @@ enum Weights {
     /// Panels of one group after the other: per tap and four channels, vectors of four bytes a lane. With eight channels
     /// in a step, two lanes of one vector or of its neighbour are a column.
     Dense(Vec<AlignedFloats>),
-    /// `[taps, channels]`, as floats.
+    /// As [`depthwise_i8::pack`] makes them.
     Depthwise(AlignedFloats),
 }
 
@@ -99,7 +95,7 @@ impl PackedConvI8 {
     ) -> Result<PackedConvI8, KernelError> {
         conv.check()?;
         let error = |argument, problem| Err(KernelError::Descriptor { kernel: KERNEL, argument, problem });
-        let Quantisation { signed, zero, bias, factors } = *quantisation;
+        let Quantisation { zero, bias, factors } = *quantisation;
         expect_length(KERNEL, "weights", conv.weight_elements()?, weights.len())?;
         if let Some(bias) = bias {
             expect_length(KERNEL, "bias", conv.out_channels, bias.len())?;
@@ -107,8 +103,7 @@ impl PackedConvI8 {
         if factors.len() != 1 {
             expect_length(KERNEL, "factors", conv.out_channels, factors.len())?;
         }
-        let range = if signed { -128..=127 } else { 0..=255 };
-        if !range.contains(&zero) {
+        if !(0..=255).contains(&zero) {
             return error("zero point", "is outside of the activations' type");
         }
         let (taps, depth) = (conv.taps(), conv.depth());
@@ -119,47 +114,37 @@ impl PackedConvI8 {
         if depthwise && (conv.in_channels != conv.out_channels || taps > 256) {
             return error("weights", "are of a depthwise form that is not supported");
         }
-        // The loops of depthwise are the same for all instruction sets.
+        // The loops of depthwise take the bytes as they are, whatever the instruction set.
         let order = kernels.order_i8;
-        let wants_signed = order.signed && !depthwise;
-        let padding = vec![zero as u8; conv.row_depth().max(1)];
-        let flip = if signed == wants_signed { 0 } else { 0x80 };
-        let zero = match (signed, wants_signed) {
-            (true, false) => zero + 128,
-            (false, true) => zero - 128,
-            _ => zero,
-        };
-        let n = conv.out_channels / conv.groups;
-        let padded = n.next_multiple_of(kernels.lanes);
+        let read_zero = if order.signed && !depthwise { zero - 128 } else { zero };
         let factor = |channel: usize| if factors.len() == 1 { factors[0] } else { factors[channel] };
         let groups = if depthwise { 1 } else { conv.groups };
-        let (n, padded) = if depthwise { (conv.out_channels, conv.out_channels) } else { (n, padded) };
+        let n = conv.out_channels / groups;
+        let padded = n.next_multiple_of(kernels.lanes);
+        let mut small = true;
         let mut all_bias = vec![0i32; groups * padded];
         let mut all_factors = AlignedFloats::zeroed(groups * padded);
         for group in 0..groups {
             for column in 0..n {
                 let channel = group * n + column;
                 let own = bias.map_or(0, |bias| bias[channel]);
-                // The loops of depthwise take the zero point away themselves.
-                let column_sum: i32 = if depthwise {
-                    0
-                } else {
-                    weights[channel..]
-                        .iter()
-                        .step_by(conv.out_channels)
-                        .map(|&weight| i32::from(weight))
-                        .sum()
-                };
-                all_bias[group * padded + column] = own.wrapping_sub(zero.wrapping_mul(column_sum));
+                let column_sum: i32 = weights[channel..]
+                    .iter()
+                    .step_by(conv.out_channels)
+                    .map(|&weight| i32::from(weight))
+                    .sum();
+                let most = weights[channel..].iter().step_by(conv.out_channels);
+                let most: f64 = most.map(|&weight| 255.0 * f64::from(weight).abs()).sum();
+                let most = most + f64::from(own).abs() + f64::from(column_sum).abs() * f64::from(zero);
+                small &= most * f64::from(factor(channel)).abs() < f64::from(1 << 30);
+                all_bias[group * padded + column] = own.wrapping_sub(read_zero.wrapping_mul(column_sum));
                 all_factors.as_mut_slice()[group * padded + column] = factor(channel);
             }
         }
         let packed = if depthwise {
-            let mut floats = AlignedFloats::zeroed(weights.len());
-            for (to, &weight) in floats.as_mut_slice().iter_mut().zip(weights) {
-                *to = f32::from(weight);
-            }
-            Weights::Depthwise(floats)
+            let mut lanes = AlignedFloats::zeroed(depthwise_i8::packed_len(conv, padded));
+            depthwise_i8::pack(conv, weights, padded, lanes.as_mut_slice());
+            Weights::Depthwise(lanes)
         } else {
             let pack = |group: usize| pack_group(kernels, conv, weights, group);
             Weights::Dense((0..groups).map(pack).collect())
@@ -172,9 +157,8 @@ impl PackedConvI8 {
             weights: packed,
             bias: all_bias,
             factors: all_factors,
-            padding,
-            flip,
-            zero,
+            padding: vec![zero as u8; conv.row_depth().max(conv.in_channels).max(1)],
+            small,
         })
     }
 
@@ -254,7 +238,7 @@ fn check_shape(conv: &Conv2d, packed: &PackedConvI8) -> Result<(), KernelError> 
 }
 
 impl Kernels {
-    /// Convolves `x`, the bytes of u8 or i8 as the weights were packed for. Lengths are those of the plan's geometry.
+    /// Convolves `x`. Lengths are those of the plan's geometry.
     pub fn conv2d_i8(
         &self,
         plan: &ConvPlanI8,
@@ -292,7 +276,7 @@ impl Kernels {
         if length == 0 {
             return Ok(());
         }
-        let finish = Finish { kind, zero, min, max };
+        let finish = Finish { kind, coding: Coding::new(zero, min, max, packed.small) };
         match &packed.weights {
             Weights::Depthwise(weights) => {
                 self.depthwise_i8(plan, packed, weights.as_slice(), x, data, finish, threads);
@@ -304,7 +288,6 @@ impl Kernels {
                     let padded = n.next_multiple_of(self.lanes);
                     let job = Job {
                         kernels: self,
-                        packed,
                         weights: weights.as_slice(),
                         n,
                         column: group * n,
@@ -354,30 +337,19 @@ impl Kernels {
         threads.for_each(cut.tasks(), |task| {
             cut.each(task, |index, channels| {
                 let (image, y) = (index / conv.out_height, index % conv.out_height);
-                let top = y * conv.stride[0];
-                let line = Line {
+                let line = LineI8 {
                     x: x[image * image_size..].as_ptr(),
-                    weights: weights.as_ptr(),
+                    weights: weights.as_ptr().cast(),
+                    padded: packed.bias.len(),
+                    bias: packed.bias.as_ptr(),
+                    factors: packed.factors.as_slice().as_ptr(),
+                    padding: packed.padding.as_ptr(),
                     // SAFETY: index < lines; channels of lines belong to one task each.
                     out: unsafe { data.get().add(index * length * finish.kind.size()) },
                     conv,
-                    top,
-                    rows: depthwise::inside(
-                        top,
-                        conv.pad_top,
-                        conv.kernel_height,
-                        conv.dilation[0],
-                        conv.in_height,
-                    ),
+                    top: y * conv.stride[0],
                     channels,
-                    ahead: cut.whole(),
-                    format: Bytes {
-                        flip: i32::from(packed.flip),
-                        zero: packed.zero as f32,
-                        bias: packed.bias.as_ptr(),
-                        factors: packed.factors.as_slice().as_ptr(),
-                        finish,
-                    },
+                    finish,
                 };
                 // SAFETY: x is one image; weights, bias and factors have an element for each channel, the line is ours.
                 unsafe { (self.depthwise_i8)(&line) };
@@ -390,104 +362,62 @@ impl Kernels {
 #[derive(Clone, Copy)]
 pub(super) struct Finish {
     pub(super) kind: Kind,
-    pub(super) zero: i32,
-    pub(super) min: i32,
-    pub(super) max: i32,
+    coding: Coding,
 }
 
-/// Sums of one vector to the output; `to` is where its first element goes.
+/// A row of requantised bytes.
 ///
 /// # Safety
-/// `to` must be writable for `count` elements of the kind.
+/// `to` must be writable for `count` bytes, which `V` vectors have and one less have not.
 #[inline(always)]
-pub(super) unsafe fn store_sums<I: Isa>(
+pub(super) unsafe fn store_bytes<I: Isa, const V: usize>(
     isa: I,
-    sums: I::I32,
-    factors: I::F32,
+    sums: [I::I32; V],
+    factors: [I::F32; V],
     to: *mut u8,
     count: usize,
     finish: &Finish,
 ) {
+    let mut scaled = factors;
+    for vector in 0..V {
+        scaled[vector] = isa.mul(isa.int_to_float(sums[vector]), factors[vector]);
+    }
     // SAFETY: as the caller vouches.
-    unsafe {
-        match finish.kind {
-            Kind::Bytes => {
-                let scaled = isa.round(isa.mul(isa.int_to_float(sums), factors));
-                // Bounds less the zero point are small integers, so nothing is lost by clamping floats; NaN, which no
-                // finite factor makes, would be the lower bound.
-                let low = (finish.min - finish.zero) as f32;
-                let high = (finish.max - finish.zero) as f32;
-                let bounded = math::clamp(isa, scaled, low, high);
-                let value = isa.add_int(isa.to_int(bounded), isa.splat_int(finish.zero));
-                isa.store_bytes(to, value, count);
-            }
-            Kind::Ints => {
-                if count == I::LANES {
-                    isa.store_int(to.cast(), sums);
-                } else {
-                    isa.store_partial(to.cast(), isa.bits_to_float(sums), count);
-                }
-            }
-            Kind::Floats => {
-                let value = isa.mul(isa.int_to_float(sums), factors);
-                if count == I::LANES {
-                    isa.store(to.cast(), value);
-                } else {
-                    isa.store_partial(to.cast(), value, count);
-                }
-            }
-        }
-    }
+    unsafe { isa.store_coded(to, scaled, &finish.coding, count) }
 }
 
-/// Bytes for the loops of [`super::depthwise`].
-pub(super) struct Bytes {
-    flip: i32,
-    zero: f32,
-    bias: *const i32,
+/// Sums in memory to a row of the output, of any kind; `to` is where its first element goes.
+///
+/// # Safety
+/// `sums` and `factors` must be readable in whole vectors, and `to` writable for `count` elements of the kind.
+#[inline(always)]
+pub(super) unsafe fn store_row<I: Isa>(
+    isa: I,
+    sums: *const i32,
     factors: *const f32,
-    finish: Finish,
-}
-
-// SAFETY: `count` elements, or `LANES` of them if `FULL`.
-unsafe impl Format for Bytes {
-    type Element = u8;
-
-    #[inline(always)]
-    unsafe fn load<I: Isa, const FULL: bool>(&self, isa: I, from: *const u8, count: usize) -> I::F32 {
+    to: *mut u8,
+    count: usize,
+    finish: &Finish,
+) {
+    for start in (0..count).step_by(I::LANES) {
+        let length = (count - start).min(I::LANES);
         // SAFETY: as the caller vouches.
-        let bytes = unsafe { isa.load_bytes(from, if FULL { I::LANES } else { count }) };
-        let value = isa.int_to_float(isa.xor(bytes, isa.splat_int(self.flip)));
-        isa.sub(value, isa.splat(self.zero))
-    }
-
-    #[inline(always)]
-    unsafe fn begin<I: Isa, const FULL: bool>(&self, isa: I, _channel: usize, _count: usize) -> I::F32 {
-        isa.splat(0.0)
-    }
-
-    #[inline(always)]
-    unsafe fn finish<I: Isa, const FULL: bool>(
-        &self,
-        isa: I,
-        sum: I::F32,
-        out: *mut u8,
-        at: usize,
-        channel: usize,
-        count: usize,
-    ) {
-        // SAFETY: as the caller vouches; bias and factors have an element for each channel.
         unsafe {
-            let (bias, factors) = if FULL {
-                (isa.load_int(self.bias.add(channel)), isa.load(self.factors.add(channel)))
-            } else {
-                let bias = isa.load_partial(self.bias.add(channel).cast(), count);
-                (isa.to_bits(bias), isa.load_partial(self.factors.add(channel), count))
+            let (sums, factors) = (isa.load_int(sums.add(start)), isa.load(factors.add(start)));
+            let to = to.add(start * finish.kind.size());
+            if finish.kind == Kind::Bytes {
+                store_bytes(isa, [sums], [factors], to, length, finish);
+                continue;
+            }
+            let value = match finish.kind {
+                Kind::Floats => isa.mul(isa.int_to_float(sums), factors),
+                _ => isa.bits_to_float(sums),
             };
-            // The sum is an integer below 2^24, so the conversion is exact.
-            let sums = isa.add_int(isa.to_int(sum), bias);
-            let to = out.add(at * self.finish.kind.size());
-            store_sums(isa, sums, factors, to, if FULL { I::LANES } else { count }, &self.finish);
+            if length == I::LANES {
+                isa.store(to.cast(), value);
+            } else {
+                isa.store_partial(to.cast(), value, length);
+            }
         }
     }
 }
@@ -495,7 +425,6 @@ unsafe impl Format for Bytes {
 /// One group's product.
 struct Job<'a> {
     kernels: &'a Kernels,
-    packed: &'a PackedConvI8,
     weights: &'a [f32],
     n: usize,
     /// The group's first column in the output.
@@ -547,31 +476,26 @@ impl Job<'_> {
                 let columns = width.min(self.n - column);
                 let vectors = columns.div_ceil(lanes);
                 let weights = &self.weights[column * fours..][..fours * vectors * lanes];
-                let tiles = count.div_ceil(super::tile_i8::rows_of(self.kernels, vectors));
-                for tile in 0..tiles {
-                    let local = part(count, tiles, tile);
-                    let at = (first + local.start) * self.stride + self.column + column;
-                    let work = TileI8 {
-                        pointers: pointers[local.start..].as_ptr(),
-                        pointer_stride: count,
-                        taps,
-                        depth,
-                        weights: weights.as_ptr().cast(),
-                        flip: i32::from_ne_bytes([self.packed.flip; 4]),
-                        factors: Factors {
-                            bias: self.bias[column..].as_ptr(),
-                            factors: self.factors[column..].as_ptr(),
-                        },
-                        // SAFETY: row and column lie within the output.
-                        out: unsafe { out.add(at * size) },
-                        stride: self.stride,
-                        columns,
-                        finish: self.finish,
-                    };
-                    // SAFETY: the lengths were checked at the entry, the pointers were filled for this block, and the
-                    // rows and panels belong to this task alone.
-                    unsafe { (self.kernels.tile_i8)(&work, local.len(), vectors) };
-                }
+                let at = first * self.stride + self.column + column;
+                let work = TileI8 {
+                    pointers: pointers.as_ptr(),
+                    pointer_stride: count,
+                    taps,
+                    depth,
+                    weights: weights.as_ptr().cast(),
+                    factors: Factors {
+                        bias: self.bias[column..].as_ptr(),
+                        factors: self.factors[column..].as_ptr(),
+                    },
+                    // SAFETY: row and column lie within the output.
+                    out: unsafe { out.add(at * size) },
+                    stride: self.stride,
+                    columns,
+                    finish: self.finish,
+                };
+                // SAFETY: the lengths were checked at the entry, the pointers were filled for this block, and the
+                // rows and panels belong to this task alone.
+                unsafe { (self.kernels.tile_i8)(&work, count, vectors) };
             }
         }
     }
@@ -699,12 +623,10 @@ mod tests {
         let bias: Vec<i32> = bytes(n, 3).iter().map(|&b| i32::from(b) * 1000 - 100_000).collect();
         // Powers of two make many ties.
         let factors: Vec<f32> = (0..n).map(|o| [0.001, 1.0 / 1024.0, 0.0123][o % 3]).collect();
-        for signed in [false, true] {
-            let zero = if signed { -3 } else { 131 };
-            let wide: Vec<i32> =
-                x.iter().map(|&b| if signed { i32::from(b as i8) } else { i32::from(b) }).collect();
+        for zero in [0, 131] {
+            let wide: Vec<i32> = x.iter().map(|&b| i32::from(b)).collect();
             let sums = naive(&conv, &wide, zero, &weights, &bias);
-            let quantisation = Quantisation { signed, zero, bias: Some(&bias), factors: &factors };
+            let quantisation = Quantisation { zero, bias: Some(&bias), factors: &factors };
             for kernels in available() {
                 for threads in [Threads::single(), Threads::new(2)] {
                     let packed = PackedConvI8::pack(kernels, &conv, &weights, &quantisation).unwrap();
@@ -760,11 +682,10 @@ mod tests {
         let kernels = available()[0];
         let conv = geometry(1, [4, 4], [4, 6], [3, 3], 1, 1);
         let weights = [1i8; 9 * 24];
-        let good = Quantisation { signed: false, zero: 0, bias: None, factors: &[1.0] };
+        let good = Quantisation { zero: 0, bias: None, factors: &[1.0] };
         let pack = |weights: &[i8], q: &Quantisation<'_>| PackedConvI8::pack(kernels, &conv, weights, q);
         assert!(pack(&weights[1..], &good).is_err());
         assert!(pack(&weights, &Quantisation { zero: 256, ..good }).is_err());
-        assert!(pack(&weights, &Quantisation { zero: 128, signed: true, ..good }).is_err());
         assert!(pack(&weights, &Quantisation { factors: &[1.0; 5], ..good }).is_err());
         assert!(pack(&weights, &Quantisation { bias: Some(&[1; 5]), ..good }).is_err());
         let packed = pack(&weights, &good).unwrap();

@@ -539,6 +539,7 @@ macro_rules! for_numbers {
         }
     )* };
 }
+pub(super) use for_numbers;
 
 /// `count` channels of `PIXELS` pixels. `FULL` says that `count` is a whole vector, `COMPLETE` that all input columns exist.
 #[inline(always)]

@@ -18,6 +18,7 @@ mod conv;
 mod conv_i8;
 mod conv_transpose;
 mod depthwise;
+mod depthwise_i8;
 mod element;
 mod error;
 mod gated_conv;

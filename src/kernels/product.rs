@@ -430,6 +430,7 @@ macro_rules! for_rows {
         }
     )* };
 }
+pub(super) use for_rows;
 
 /// Steps of the depth that weights are asked for ahead of their use where a panel does not stay in the first-level cache.
 const NEAR: usize = 4;

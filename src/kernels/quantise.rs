@@ -2,7 +2,7 @@
 //! saturated; and `(x - zero) * scale`. And sums and functions of such bytes.
 
 use super::error::{KernelError, expect_length};
-use super::isa::Isa;
+use super::isa::{Coding, Isa};
 use super::map::chunk_of;
 use super::math;
 use super::table::Kernels;
@@ -150,28 +150,48 @@ pub(super) unsafe fn add_bytes<I: Isa>(
     out: *mut u8,
     length: usize,
 ) {
-    // As in `dequantise`.
-    let part = |scale: &Scale| if scale.signed { (128, scale.zero + 128) } else { (0, scale.zero) };
-    let ((a_flip, a_zero), (b_flip, b_zero)) = (part(&sum.a), part(&sum.b));
-    let (a_flip, a_zero) = (isa.splat_int(a_flip), isa.splat_int(a_zero));
-    let (b_flip, b_zero) = (isa.splat_int(b_flip), isa.splat_int(b_zero));
-    let (a_scale, b_scale) = (isa.splat(sum.a.scale), isa.splat(sum.b.scale));
-    let (low, high) = ((sum.min - sum.zero) as f32, (sum.max - sum.zero) as f32);
-    let zero = isa.splat_int(sum.zero);
+    // Of finite numbers that do not leave i32, which all but absurd scales make.
+    let small = 512.0 * (sum.a.scale.abs() + sum.b.scale.abs()) < (1 << 30) as f32;
+    let coding = Coding::new(sum.zero, sum.min, sum.max, small);
     let mut index = 0;
-    while index < length {
-        let count = (length - index).min(I::LANES);
-        // SAFETY: `count` elements remain at `index`.
-        unsafe {
-            let a = isa.sub_int(isa.xor(isa.load_bytes(a.add(index), count), a_flip), a_zero);
-            let b = isa.sub_int(isa.xor(isa.load_bytes(b.add(index), count), b_flip), b_zero);
-            let value = isa.mul(isa.int_to_float(b), b_scale);
-            let value = isa.add(isa.mul(isa.int_to_float(a), a_scale), value);
-            let bounded = math::clamp(isa, isa.round(value), low, high);
-            isa.store_bytes(out.add(index), isa.add_int(isa.to_int(bounded), zero), count);
+    // SAFETY: as many elements remain at `index`.
+    unsafe {
+        while index + BLOCK * I::LANES <= length {
+            let mut values = [isa.splat(0.0); BLOCK];
+            for vector in 0..BLOCK {
+                let at = index + vector * I::LANES;
+                values[vector] = sum_of(isa, sum, a.add(at), b.add(at), I::LANES);
+            }
+            isa.store_coded(out.add(index), values, &coding, BLOCK * I::LANES);
+            index += BLOCK * I::LANES;
         }
-        index += I::LANES;
+        while index < length {
+            let count = (length - index).min(I::LANES);
+            let value = sum_of(isa, sum, a.add(index), b.add(index), count);
+            isa.store_coded(out.add(index), [value], &coding, count);
+            index += I::LANES;
+        }
     }
+}
+
+/// Vectors that are coded together.
+const BLOCK: usize = 4;
+
+/// The sum of `count` elements, in units of the result's scale.
+///
+/// # Safety
+/// `a` and `b` must be readable for `count` elements.
+#[inline(always)]
+unsafe fn sum_of<I: Isa>(isa: I, sum: &ByteSum, a: *const u8, b: *const u8, count: usize) -> I::F32 {
+    // SAFETY: as the caller vouches.
+    let (a, b) = unsafe { (isa.load_bytes(a, count), isa.load_bytes(b, count)) };
+    // As in `dequantise`.
+    let flip = |scale: &Scale| if scale.signed { 128 } else { 0 };
+    let (a_flip, b_flip) = (flip(&sum.a), flip(&sum.b));
+    let a = isa.sub_int(isa.xor(a, isa.splat_int(a_flip)), isa.splat_int(sum.a.zero + a_flip));
+    let b = isa.sub_int(isa.xor(b, isa.splat_int(b_flip)), isa.splat_int(sum.b.zero + b_flip));
+    let b = isa.mul(isa.int_to_float(b), isa.splat(sum.b.scale));
+    isa.add(isa.mul(isa.int_to_float(a), isa.splat(sum.a.scale)), b)
 }
 
 /// # Safety
@@ -188,9 +208,9 @@ pub(super) unsafe fn quantise<I: Isa>(isa: I, scale: Scale, x: *const f32, out: 
         unsafe {
             let from = x.add(index);
             let value = if count == I::LANES { isa.load(from) } else { isa.load_partial(from, count) };
-            let rounded = isa.round(isa.div(value, divisor));
-            // NaN is not below the upper bound, and becomes the lower one.
-            let bounded = isa.select(isa.less_equal(rounded, rounded), rounded, isa.splat(low));
+            let exact = isa.div(value, divisor);
+            // NaN becomes the lower bound. Bounds are whole, so that rounding may come after them.
+            let bounded = isa.select(isa.less_equal(exact, exact), exact, isa.splat(low));
             let bounded = math::clamp(isa, bounded, low, high);
             isa.store_bytes(out.add(index), isa.add_int(isa.to_int(bounded), zero), count);
         }

@@ -37,7 +37,7 @@ pub struct Kernels {
     /// What `tile_i8` wants.
     pub(super) order_i8: tile_i8::Order,
     pub(super) tile_i8: unsafe fn(&tile_i8::TileI8, usize, usize),
-    pub(super) depthwise_i8: unsafe fn(&depthwise::Line<'_, conv_i8::Bytes>),
+    pub(super) depthwise_i8: unsafe fn(&depthwise_i8::LineI8<'_>),
     pub(super) quantise: unsafe fn(quantise::Scale, *const f32, *mut u8, usize),
     pub(super) dequantise: unsafe fn(quantise::Scale, *const u8, *mut f32, usize),
     pub(super) add_bytes: unsafe fn(&quantise::ByteSum, *const u8, *const u8, *mut u8, usize),
@@ -107,7 +107,7 @@ macro_rules! tier {
             pool_window: shim!($isa, $features, pool::pool_window, (op: pool::Pool, window: &pool::Window)),
             order_i8: tile_i8::Order::of::<$isa, isa::Direct<false>>(),
             tile_i8: shim!($isa, $features, tile_i8::tile_i8::<_, isa::Direct<false>>, (work: &tile_i8::TileI8, rows: usize, vectors: usize)),
-            depthwise_i8: shim!($isa, $features, depthwise::depthwise, (line: &depthwise::Line<'_, conv_i8::Bytes>)),
+            depthwise_i8: shim!($isa, $features, depthwise_i8::depthwise_i8::<_, false>, (line: &depthwise_i8::LineI8<'_>)),
             quantise: shim!($isa, $features, quantise::quantise, (scale: quantise::Scale, x: *const f32, out: *mut u8, length: usize)),
             dequantise: shim!($isa, $features, quantise::dequantise, (scale: quantise::Scale, x: *const u8, out: *mut f32, length: usize)),
             add_bytes: shim!($isa, $features, quantise::add_bytes, (sum: &quantise::ByteSum, a: *const u8, b: *const u8, out: *mut u8, length: usize)),
@@ -136,12 +136,14 @@ static AVX512: Kernels = AVX512_TIER;
 static AVX2_VNNI: Kernels = Kernels {
     name: "avx2vnni",
     tile_i8: shim!(isa::avx2::Avx2, ["avx2,fma,avxvnni"], tile_i8::tile_i8::<_, isa::Direct<true>>, (work: &tile_i8::TileI8, rows: usize, vectors: usize)),
+    depthwise_i8: shim!(isa::avx2::Avx2, ["avx2,fma,avxvnni"], depthwise_i8::depthwise_i8::<_, true>, (line: &depthwise_i8::LineI8<'_>)),
     ..AVX2_TIER
 };
 #[cfg(target_arch = "x86_64")]
 static AVX512_VNNI: Kernels = Kernels {
     name: "avx512vnni",
     tile_i8: shim!(isa::avx512::Avx512, ["avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx2,fma"], tile_i8::tile_i8::<_, isa::Direct<true>>, (work: &tile_i8::TileI8, rows: usize, vectors: usize)),
+    depthwise_i8: shim!(isa::avx512::Avx512, ["avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx2,fma"], depthwise_i8::depthwise_i8::<_, true>, (line: &depthwise_i8::LineI8<'_>)),
     ..AVX512_TIER
 };
 /// Its own products of bytes take the place of [`isa::Direct`].

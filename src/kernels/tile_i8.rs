@@ -1,10 +1,10 @@
-//! The register tile of the product of bytes: four channels of a row times four rows of weights in one step.
+//! The register tiles of the product of bytes: four channels of a row times four rows of weights in one step.
 
-use super::conv_i8::{Finish, store_sums};
-use super::isa::{Dot, Isa};
-use super::table::Kernels;
+use super::conv_i8::{Finish, store_bytes, store_row};
+use super::isa::{Dot, Isa, MAX_LANES};
+use super::product::{for_rows, part};
 
-/// The work of one register tile.
+/// Some rows times one panel of weights.
 pub(super) struct TileI8 {
     /// Per tap, a pointer for each row.
     pub(super) pointers: *const *const u8,
@@ -15,8 +15,6 @@ pub(super) struct TileI8 {
     pub(super) depth: usize,
     /// `taps * ceil(depth / 4)` rows of whole vectors, four bytes a lane; in the order of [`Order`].
     pub(super) weights: *const i32,
-    /// Exclusive or of every four bytes of the rows.
-    pub(super) flip: i32,
     pub(super) factors: Factors,
     pub(super) out: *mut u8,
     /// Elements from one row of `out` to the next.
@@ -50,108 +48,144 @@ impl Kind {
 /// How the tile of an instruction set takes its operands: what is packed for one is wrong for another.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Order {
-    /// Most rows of the tile.
-    pub(super) rows: usize,
     /// Channels of a step, 4 or 8: the bytes of a column that lie together.
     pub(super) channels: usize,
-    /// Activations are numbers from -128 to 127 instead of 0 to 255.
+    /// The tile takes 128 from the activations: it multiplies numbers from -128 to 127.
     pub(super) signed: bool,
 }
 
 impl Order {
     /// That of [`tile_i8`] with `D`.
     pub(super) const fn of<I: Isa, D: Dot<I>>() -> Order {
-        Order { rows: D::ROWS, channels: 4, signed: D::SIGNED }
+        Order { channels: 4, signed: D::SIGNED }
     }
 }
 
-/// Rows of the tile with rows of `vectors` vectors.
-pub(super) fn rows_of(kernels: &Kernels, vectors: usize) -> usize {
-    kernels.tile_rows[vectors - 1].min(kernels.order_i8.rows)
-}
+/// Sums of the largest tile.
+const MAX_SUMS: usize = 6 * 4 * MAX_LANES;
 
-/// The register tile of `rows` by `vectors`.
+/// `rows` rows of `vectors` vectors, in register tiles of nearly equal height.
 ///
 /// # Safety
 /// All that [`TileI8`] describes must be there, `rows` pointers per tap, and `out` must not overlap what is read.
 #[inline(always)]
 pub(super) unsafe fn tile_i8<I: Isa, D: Dot<I>>(isa: I, work: &TileI8, rows: usize, vectors: usize) {
-    macro_rules! dispatch {
-        ($($vectors:literal: $($rows:literal)*;)*) => {
-            match (rows, vectors) {
-                // The constant condition drops the tiles that this instruction set has no registers for.
-                $($(($rows, $vectors) if const { I::TILE_ROWS[$vectors - 1] >= $rows && D::ROWS >= $rows } => {
-                    // SAFETY: as the caller vouches.
-                    unsafe { tile_of::<I, D, $rows, $vectors>(isa, work) }
-                })*)*
-                _ => {}
-            }
-        };
+    let tiles = rows.div_ceil(I::TILE_ROWS[vectors - 1].min(D::ROWS));
+    for tile in 0..tiles {
+        let tile = part(rows, tiles, tile);
+        macro_rules! dispatch {
+            ($($vectors:literal: $($rows:literal)*;)*) => {
+                match (tile.len(), vectors) {
+                    // The constant condition drops the tiles that this instruction set has no registers for.
+                    $($(($rows, $vectors) if const { I::TILE_ROWS[$vectors - 1] >= $rows && D::ROWS >= $rows } => {
+                        // SAFETY: as the caller vouches.
+                        unsafe { tile_of::<I, D, $rows, $vectors>(isa, work, tile.start) }
+                    })*)*
+                    _ => {}
+                }
+            };
+        }
+        dispatch!(
+            1: 1 2 3 4 5 6 7 8;
+            2: 1 2 3 4 5 6 7 8;
+            3: 1 2 3 4 5 6;
+            4: 1 2 3 4 5 6;
+        );
     }
-    dispatch!(
-        1: 1 2 3 4 5 6 7 8;
-        2: 1 2 3 4 5 6 7 8;
-        3: 1 2 3 4 5 6;
-        4: 1 2 3 4 5 6;
-    );
 }
 
+/// The tile of `R` rows from `first` on.
 #[inline(always)]
-unsafe fn tile_of<I: Isa, D: Dot<I>, const R: usize, const V: usize>(isa: I, work: &TileI8) {
+unsafe fn tile_of<I: Isa, D: Dot<I>, const R: usize, const V: usize>(isa: I, work: &TileI8, first: usize) {
     // SAFETY: the caller vouches for everything that `work` describes.
     unsafe {
         let mut sums = [[D::begin(isa, isa.splat_int(0)); V]; R];
         for vector in 0..V {
             let bias = D::begin(isa, isa.load_int(work.factors.bias.add(vector * I::LANES)));
-            for row in 0..R {
-                sums[row][vector] = bias;
-            }
+            for_rows!(row of R { sums[row][vector] = bias; });
         }
         let mut weights = work.weights;
         let whole = work.depth / 4 * 4;
         for tap in 0..work.taps {
             let mut from = [std::ptr::null::<u8>(); R];
             for row in 0..R {
-                from[row] = *work.pointers.add(tap * work.pointer_stride + row);
+                from[row] = *work.pointers.add(tap * work.pointer_stride + first + row);
             }
             let mut channel = 0;
             while I::BY_LANE && channel + 16 <= work.depth {
-                four_steps_of::<I, D, R, V>(isa, &mut sums, &from, channel, weights, work.flip);
+                four_steps_of::<I, D, R, V>(isa, &mut sums, &from, channel, weights);
                 weights = weights.add(4 * V * I::LANES);
                 channel += 16;
             }
             while channel < whole {
-                let mut four = [0i32; R];
+                let mut four = [isa.splat_int(0); R];
                 for row in 0..R {
-                    four[row] = from[row].add(channel).cast::<i32>().read_unaligned();
+                    four[row] = turned::<I, D>(isa, isa.splat_bytes(from[row].add(channel)));
                 }
-                step_of::<I, D, R, V>(isa, &mut sums, &four, weights, work.flip);
+                step_of::<I, D, R, V>(isa, &mut sums, &four, weights);
                 weights = weights.add(V * I::LANES);
                 channel += 4;
             }
             if channel < work.depth {
-                // What is missing meets weights of zero.
-                let mut four = [0i32; R];
+                let mut four = [isa.splat_int(0); R];
                 for row in 0..R {
-                    let mut bytes = [0u8; 4];
-                    for place in 0..work.depth - channel {
-                        bytes[place] = *from[row].add(channel + place);
-                    }
-                    four[row] = i32::from_le_bytes(bytes);
+                    four[row] = turned::<I, D>(isa, isa.splat_int(rest(from[row], work.depth)));
                 }
-                step_of::<I, D, R, V>(isa, &mut sums, &four, weights, work.flip);
+                step_of::<I, D, R, V>(isa, &mut sums, &four, weights);
                 weights = weights.add(V * I::LANES);
             }
         }
         let size = work.finish.kind.size();
+        let mut factors = [isa.splat(0.0); V];
         for vector in 0..V {
-            let factors = isa.load(work.factors.factors.add(vector * I::LANES));
-            let count = (work.columns - vector * I::LANES).min(I::LANES);
-            for row in 0..R {
-                let to = work.out.add((row * work.stride + vector * I::LANES) * size);
-                store_sums(isa, D::end(isa, sums[row][vector]), factors, to, count, &work.finish);
-            }
+            factors[vector] = isa.load(work.factors.factors.add(vector * I::LANES));
         }
+        let to = work.out.add(first * work.stride * size);
+        let mut ended = [[isa.splat_int(0); V]; R];
+        for_rows!(row of R {
+            for vector in 0..V {
+                ended[row][vector] = D::end(isa, sums[row][vector]);
+            }
+        });
+        if work.finish.kind == Kind::Bytes && (I::MASKS || work.columns == V * I::LANES) {
+            for_rows!(row of R {
+                store_bytes(isa, ended[row], factors, to.add(row * work.stride), work.columns, &work.finish);
+            });
+            return;
+        }
+        // All else is one copy of code that takes the sums from memory.
+        let mut memory = [0i32; MAX_SUMS];
+        for_rows!(row of R {
+            for vector in 0..V {
+                isa.store_int(memory.as_mut_ptr().add((row * V + vector) * I::LANES), ended[row][vector]);
+            }
+        });
+        for row in 0..R {
+            let row_sums = memory.as_ptr().add(row * V * I::LANES);
+            let to = to.add(row * work.stride * size);
+            store_row(isa, row_sums, work.factors.factors, to, work.columns, &work.finish);
+        }
+    }
+}
+
+/// Bytes less 128 where the products want that.
+#[inline(always)]
+fn turned<I: Isa, D: Dot<I>>(isa: I, bytes: I::I32) -> I::I32 {
+    if D::SIGNED { isa.xor(bytes, isa.splat_int(0x8080_8080_u32 as i32)) } else { bytes }
+}
+
+/// The last bytes of a row whose length is no multiple of four, and zeros; what is missing meets weights of zero.
+#[inline(always)]
+unsafe fn rest(row: *const u8, depth: usize) -> i32 {
+    let missing = 4 - depth % 4;
+    // SAFETY: the row has `depth` bytes.
+    unsafe {
+        if depth >= 4 {
+            return (row.add(depth - 4).cast::<u32>().read_unaligned() >> (8 * missing)) as i32;
+        }
+        // One by one: a copy of so few bytes would be a call.
+        let byte = |place: usize| if place < depth { i32::from(*row.add(place)) << (8 * place) } else { 0 };
+        byte(0) | byte(1) | byte(2)
     }
 }
 
@@ -160,9 +194,8 @@ unsafe fn tile_of<I: Isa, D: Dot<I>, const R: usize, const V: usize>(isa: I, wor
 unsafe fn step_of<I: Isa, D: Dot<I>, const R: usize, const V: usize>(
     isa: I,
     sums: &mut [[D::Sums; V]; R],
-    four: &[i32; R],
+    four: &[I::I32; R],
     weights: *const i32,
-    flip: i32,
 ) {
     let mut weight = [isa.splat_int(0); V];
     for vector in 0..V {
@@ -170,9 +203,8 @@ unsafe fn step_of<I: Isa, D: Dot<I>, const R: usize, const V: usize>(
         weight[vector] = unsafe { isa.load_int(weights.add(vector * I::LANES)) };
     }
     for row in 0..R {
-        let value = isa.splat_int(four[row] ^ flip);
         for vector in 0..V {
-            sums[row][vector] = D::add(isa, sums[row][vector], value, weight[vector]);
+            sums[row][vector] = D::add(isa, sums[row][vector], four[row], weight[vector]);
         }
     }
 }
@@ -185,13 +217,12 @@ unsafe fn four_steps_of<I: Isa, D: Dot<I>, const R: usize, const V: usize>(
     from: &[*const u8; R],
     channel: usize,
     weights: *const i32,
-    flip: i32,
 ) {
     // SAFETY: as the caller vouches; sixteen bytes remain behind each pointer.
     unsafe {
         let mut values = [isa.splat_int(0); R];
         for row in 0..R {
-            values[row] = isa.xor(isa.load_int(from[row].add(channel).cast()), isa.splat_int(flip));
+            values[row] = turned::<I, D>(isa, isa.load_int(from[row].add(channel).cast()));
         }
         macro_rules! step {
             ($($lane:literal)*) => { $(

@@ -96,25 +96,29 @@ impl Requantize {
         let (weights, factors) = (value(1)?, value(2)?);
         let bias = bias.then(|| value(3)).transpose()?;
         let from: &[usize] = if bias.is_some() { &[1, 2, 3] } else { &[1, 2] };
-        let packed = cx.packed(if signed { "i8 x i8" } else { "u8 x i8" }, from, || {
+        // Signed activations are turned into unsigned ones before the kernel reads them.
+        let zero = self.x_zero + if signed { 128 } else { 0 };
+        let pack = || {
             let bias = bias.map(Tensor::as_slice::<i32>).transpose()?;
-            let quantisation = Quantisation { signed, zero: self.x_zero, bias, factors: factors.as_slice()? };
-            // The zero point is part of what is packed, but not of the key: weights meet one input only.
-            Ok((self.x_zero, PackedConvI8::pack(cx.kernels, &geometry, weights.as_slice()?, &quantisation)?))
-        })?;
-        let packed = if packed.0 == self.x_zero {
-            packed
-        } else {
-            let bias = bias.map(Tensor::as_slice::<i32>).transpose()?;
-            let quantisation = Quantisation { signed, zero: self.x_zero, bias, factors: factors.as_slice()? };
-            let own = PackedConvI8::pack(cx.kernels, &geometry, weights.as_slice()?, &quantisation)?;
-            std::sync::Arc::new((self.x_zero, own))
+            let quantisation = Quantisation { zero, bias, factors: factors.as_slice()? };
+            Ok((zero, PackedConvI8::pack(cx.kernels, &geometry, weights.as_slice()?, &quantisation)?))
         };
+        // The zero point is part of what is packed, but not of the key: weights meet one input only.
+        let mut packed = cx.packed("bytes", from, pack)?;
+        if packed.0 != zero {
+            packed = std::sync::Arc::new(pack()?);
+        }
         let plan = ConvPlanI8::new(&geometry, &packed.1)?;
         let whole = if self.output == DType::I8 { (-128, 127) } else { (0, 255) };
         let (min, max) = self.bounds.map_or(whole, |(min, max)| (min.max(whole.0), max.min(whole.1)));
-        Ok(Step::arena(move |io| {
-            let x = io.input::<u8>(0)?;
+        let scratch = if signed { cx.inputs[0].elements() } else { 0 };
+        let step = Step::arena(move |io| {
+            let mut x = io.input::<u8>(0)?;
+            if signed {
+                let turned = io.scratch::<u8>()?;
+                turned.iter_mut().zip(x).for_each(|(to, &from)| *to = from ^ 0x80);
+                x = turned;
+            }
             let out = match self.output {
                 DType::F32 => OutI8::Floats(io.next_output()?),
                 DType::I32 => OutI8::Ints(io.next_output()?),
@@ -122,7 +126,8 @@ impl Requantize {
             };
             let context = io.context();
             Ok(context.kernels.conv2d_i8(&plan, &packed.1, x, out, context.threads)?)
-        }))
+        });
+        Ok(step.with_scratch(scratch))
     }
 }
 

@@ -1,6 +1,6 @@
 //! AVX-512 F, BW, VL and DQ: sixteen lanes, thirty-two registers, masks. Servers since 2017, desktops since Zen 4.
 
-use super::Isa;
+use super::{Coding, Isa};
 use core::arch::x86_64::*;
 
 /// The token: AVX-512 F, BW, VL and DQ were detected.
@@ -14,6 +14,16 @@ fn first(count: usize) -> __mmask16 {
     ((1u32 << count.min(16)) - 1) as __mmask16
 }
 
+/// Numbers whose distance from 0 is below 2^16, and so beyond what bytes hold where it was larger; NaN is the lower bound.
+#[inline(always)]
+fn beyond_bytes(value: __m512) -> __m512 {
+    // SAFETY: computes in registers; called by methods of the token.
+    unsafe {
+        let value = _mm512_max_ps(value, _mm512_set1_ps(-65536.0));
+        _mm512_min_ps(value, _mm512_set1_ps(65536.0))
+    }
+}
+
 // SAFETY: a token is made only after detection (`table`); every method is the intrinsic of its meaning.
 unsafe impl Isa for Avx512 {
     type F32 = __m512;
@@ -22,6 +32,7 @@ unsafe impl Isa for Avx512 {
     const LANES: usize = 16;
     const TILE_ROWS: [usize; 4] = [8, 8, 6, 6];
     const TILE_VECTORS: usize = 4;
+    const MASKS: bool = true;
     const STREAMS: bool = true;
 
     #[inline(always)]
@@ -57,6 +68,45 @@ unsafe impl Isa for Avx512 {
     unsafe fn store_bytes(self, to: *mut u8, value: __m512i, count: usize) {
         // SAFETY: lanes above `count` are masked off and not written.
         unsafe { _mm_mask_storeu_epi8(to.cast(), first(count), _mm512_cvtepi32_epi8(value)) }
+    }
+    #[inline(always)]
+    unsafe fn store_coded<const V: usize>(
+        self,
+        to: *mut u8,
+        values: [__m512; V],
+        coding: &Coding,
+        count: usize,
+    ) {
+        // SAFETY: `count` bytes, as the caller vouches; all else happens in registers.
+        unsafe {
+            let mut whole = [_mm512_setzero_si512(); 4];
+            for vector in 0..V {
+                // Beyond i32 the conversion has one answer for both ends.
+                let value = if coding.small { values[vector] } else { beyond_bytes(values[vector]) };
+                whole[vector] = _mm512_cvtps_epi32(value);
+            }
+            if V == 1 {
+                let byte = _mm512_add_epi32(whole[0], _mm512_set1_epi32(coding.zero));
+                let byte = _mm512_max_epi32(byte, _mm512_set1_epi32(i32::from(coding.least)));
+                let byte = _mm512_min_epi32(byte, _mm512_set1_epi32(i32::from(coding.greatest)));
+                let byte = _mm512_xor_si512(byte, _mm512_set1_epi32(coding.flip));
+                return _mm_mask_storeu_epi8(to.cast(), first(count), _mm512_cvtepi32_epi8(byte));
+            }
+            // Packing saturates. It works within quarters: bytes lie in the order of quarters, then vectors.
+            let zero = _mm512_set1_epi16(coding.zero as i16);
+            let low = _mm512_adds_epi16(_mm512_packs_epi32(whole[0], whole[1]), zero);
+            let high = _mm512_adds_epi16(_mm512_packs_epi32(whole[2], whole[3]), zero);
+            let bytes = _mm512_packus_epi16(low, high);
+            let bytes = _mm512_max_epu8(bytes, _mm512_set1_epi8(coding.least as i8));
+            let bytes = _mm512_min_epu8(bytes, _mm512_set1_epi8(coding.greatest as i8));
+            let bytes = _mm512_xor_si512(bytes, _mm512_set1_epi8(coding.flip as i8));
+            let order = _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
+            let bytes = _mm512_permutexvar_epi32(order, bytes);
+            if count == 64 {
+                return _mm512_storeu_si512(to.cast(), bytes);
+            }
+            _mm512_mask_storeu_epi8(to.cast(), (1u64 << count) - 1, bytes);
+        }
     }
     #[inline(always)]
     fn dot<const FAST: bool>(self, sum: __m512i, a: __m512i, b: __m512i) -> __m512i {

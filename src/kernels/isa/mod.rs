@@ -50,6 +50,8 @@ pub(crate) unsafe trait Isa: Copy {
     /// A product can take one of its factors from a lane of a vector, so that a vector of a row's values is loaded once
     /// for as many steps. Four lanes are then understood.
     const BY_LANE: bool = false;
+    /// Part of a vector is written as fast as a whole one.
+    const MASKS: bool = false;
     /// Whether a panel of weights is too wide for the first-level cache, so that it is read from the second one.
     const STREAMS: bool = false;
 
@@ -123,7 +125,7 @@ pub(crate) unsafe trait Isa: Copy {
     fn to_bits(self, a: Self::F32) -> Self::I32;
     /// The float of these bits.
     fn bits_to_float(self, a: Self::I32) -> Self::F32;
-    /// Conversion of integral floats within i32; other values give an unspecified integer.
+    /// Conversion of floats within i32, rounded to the nearest, half to even; other values give an unspecified integer.
     fn to_int(self, a: Self::F32) -> Self::I32;
     /// Conversion, rounded to nearest.
     fn int_to_float(self, a: Self::I32) -> Self::F32;
@@ -189,6 +191,39 @@ pub(crate) unsafe trait Isa: Copy {
             // SAFETY: lane < count.
             unsafe { to.add(lane).write(value as u8) };
         }
+    }
+    /// Writes `count` numbers, of the lanes of one vector after the other, as bytes: rounded to the nearest, half to even, and
+    /// coded.
+    ///
+    /// # Safety
+    /// `to` must be writable for `count` bytes, which `V` vectors have and one less have not.
+    #[inline(always)]
+    unsafe fn store_coded<const V: usize>(
+        self,
+        to: *mut u8,
+        values: [Self::F32; V],
+        coding: &Coding,
+        count: usize,
+    ) {
+        let (low, high) = (self.splat(coding.low), self.splat(coding.high));
+        let (zero, flip) = (self.splat_int(coding.zero), self.splat_int(coding.flip));
+        for vector in 0..V {
+            let start = vector * Self::LANES;
+            // NaN, which no finite factor makes, would be the lower bound.
+            let bounded = self.min(high, self.max(low, values[vector]));
+            let byte = self.xor(self.add_int(self.to_int(bounded), zero), flip);
+            // SAFETY: as the caller vouches.
+            unsafe { self.store_bytes(to.add(start), byte, (count - start).min(Self::LANES)) };
+        }
+    }
+    /// The four bytes at `from`, in every lane; no alignment is asked for.
+    ///
+    /// # Safety
+    /// `from` must be readable for four bytes.
+    #[inline(always)]
+    unsafe fn splat_bytes(self, from: *const u8) -> Self::I32 {
+        // SAFETY: as the caller vouches.
+        self.splat_int(unsafe { from.cast::<i32>().read_unaligned() })
     }
     /// `sum + a0 b0 + a1 b1 + a2 b2 + a3 b3` in every lane, of the four bytes of `a` from 0 to 255 and those of `b` from
     /// -128 to 127; exact. `FAST` says that the CPU has the instruction for it (see [`Direct`]).
@@ -312,6 +347,40 @@ pub(crate) unsafe trait Isa: Copy {
     }
 }
 
+/// How whole numbers become bytes: `clamp(number + zero, min, max)`.
+#[derive(Clone, Copy)]
+pub(crate) struct Coding {
+    /// The zero point of unsigned bytes.
+    zero: i32,
+    /// Bounds less the zero point: small integers, so that nothing is lost by clamping floats before they are rounded.
+    low: f32,
+    high: f32,
+    /// Bounds of unsigned bytes.
+    least: u8,
+    greatest: u8,
+    /// 128 for signed bytes, which are computed as unsigned ones and turned at last.
+    flip: i32,
+    /// All numbers lie within i32.
+    small: bool,
+}
+
+impl Coding {
+    /// Bytes are signed where `min` is negative. `small` vouches that all numbers lie within i32.
+    pub(crate) fn new(zero: i32, min: i32, max: i32, small: bool) -> Self {
+        let flip = if min < 0 { 128 } else { 0 };
+        let byte = |bound: i32| (bound + flip).clamp(0, 255) as u8;
+        Coding {
+            zero: zero + flip,
+            low: (min - zero) as f32,
+            high: (max - zero) as f32,
+            least: byte(min),
+            greatest: byte(max),
+            flip,
+            small,
+        }
+    }
+}
+
 /// How the products of bytes are summed, in the vectors of an instruction set.
 ///
 /// # Safety
@@ -344,7 +413,7 @@ pub(crate) struct Direct<const FAST: bool>;
 // SAFETY: `Isa::dot` does what is asked for; the tables use `FAST` where the CPU has the instruction.
 unsafe impl<I: Isa, const FAST: bool> Dot<I> for Direct<FAST> {
     type Sums = I::I32;
-    const ROWS: usize = 6;
+    const ROWS: usize = 8;
     const SIGNED: bool = false;
 
     #[inline(always)]

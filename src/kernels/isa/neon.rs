@@ -106,6 +106,17 @@ unsafe impl Isa for Neon {
         unsafe { vdupq_laneq_s32::<L>(a) }
     }
     #[inline(always)]
+    fn dot<const FAST: bool>(self, sum: int32x4_t, a: int32x4_t, b: int32x4_t) -> int32x4_t {
+        // SAFETY: the token is proof of the instruction set.
+        unsafe {
+            let (a, b) = (vreinterpretq_u8_s32(a), vreinterpretq_s8_s32(b));
+            // A product fits into 16 bits, the sum of two does not.
+            let low = vmulq_s16(vreinterpretq_s16_u16(vmovl_u8(vget_low_u8(a))), vmovl_s8(vget_low_s8(b)));
+            let high = vmulq_s16(vreinterpretq_s16_u16(vmovl_high_u8(a)), vmovl_high_s8(b));
+            vaddq_s32(sum, vpaddq_s32(vpaddlq_s16(low), vpaddlq_s16(high)))
+        }
+    }
+    #[inline(always)]
     unsafe fn turn_square(self, from: *const f32, from_stride: usize, to: *mut f32, to_stride: usize) {
         // SAFETY: as the caller vouches; all else happens in registers.
         unsafe {

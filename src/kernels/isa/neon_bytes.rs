@@ -2,12 +2,14 @@
 //! of four bytes (`dotprod`: Cortex-A55, A76 and later), and by products of 2x8 with 8x2 bytes (`i8mm`: Cortex-A510,
 //! A710, Neoverse V1 and later). The latter two have no stable intrinsic, so they are written as assembly.
 
-use super::super::conv_i8::store_sums;
+use super::super::conv_i8::store_row;
+use super::super::product::part;
 use super::super::tile_i8::{Order, TileI8};
 use super::neon::Neon;
 use super::{Dot, Isa};
 use core::arch::aarch64::*;
 use core::arch::asm;
+use std::ops::Range;
 
 /// Products of 16 bits, added in pairs to sums of 32: of the two sums of a column, one takes the first two channels of a
 /// step. Two products of -128 are too much for 16 bits, so nothing is added before.
@@ -90,29 +92,34 @@ unsafe impl Dot<Neon> for DotProduct {
 }
 
 /// What [`tile_i8_matrix`] wants.
-pub(crate) const MATRIX_ORDER: Order = Order { rows: 8, channels: 8, signed: false };
+pub(crate) const MATRIX_ORDER: Order = Order { channels: 8, signed: false };
 
-/// The register tile with `USMMLA`, for functions with `i8mm`: rows and columns in pairs, eight channels in a step.
+/// The register tiles with `USMMLA`, for functions with `i8mm`: rows and columns in pairs, eight channels in a step.
 ///
 /// # Safety
 /// As [`tile_i8`](crate::kernels::tile_i8::tile_i8).
 #[inline(always)]
 pub(crate) unsafe fn tile_i8_matrix(isa: Neon, work: &TileI8, rows: usize, vectors: usize) {
-    macro_rules! dispatch {
-        ($($pairs:literal $vectors:literal;)*) => {
-            match (rows.div_ceil(2), vectors) {
-                // SAFETY: as the caller vouches.
-                $(($pairs, $vectors) => unsafe { matrix_of::<$pairs, $vectors>(isa, work, rows) },)*
-                _ => {}
-            }
-        };
+    let tiles = rows.div_ceil(8);
+    for tile in 0..tiles {
+        let tile = part(rows, tiles, tile);
+        macro_rules! dispatch {
+            ($($pairs:literal $vectors:literal;)*) => {
+                match (tile.len().div_ceil(2), vectors) {
+                    // SAFETY: as the caller vouches.
+                    $(($pairs, $vectors) => unsafe { matrix_of::<$pairs, $vectors>(isa, work, tile) },)*
+                    _ => {}
+                }
+            };
+        }
+        dispatch!(1 1; 2 1; 3 1; 4 1; 1 2; 2 2; 3 2; 4 2;);
     }
-    dispatch!(1 1; 2 1; 3 1; 4 1; 1 2; 2 2; 3 2; 4 2;);
 }
 
-/// `P` pairs of rows, the last of which may lack its second one.
+/// `P` pairs of the rows, the last of which may lack its second one.
 #[inline(always)]
-unsafe fn matrix_of<const P: usize, const V: usize>(isa: Neon, work: &TileI8, rows: usize) {
+unsafe fn matrix_of<const P: usize, const V: usize>(isa: Neon, work: &TileI8, tile: Range<usize>) {
+    let (first, rows) = (tile.start, tile.len());
     // SAFETY: the caller vouches for everything that `work` describes.
     unsafe {
         // Of two rows and two columns each: row by row.
@@ -130,7 +137,7 @@ unsafe fn matrix_of<const P: usize, const V: usize>(isa: Neon, work: &TileI8, ro
             // A row that is missing is the first of its pair once more.
             let mut from = [[std::ptr::null::<u8>(); 2]; P];
             for pair in 0..P {
-                let pointers = work.pointers.add(tap * work.pointer_stride);
+                let pointers = work.pointers.add(tap * work.pointer_stride + first);
                 from[pair] = [*pointers.add(2 * pair), *pointers.add((2 * pair + 1).min(rows - 1))];
             }
             let mut channel = 0;
@@ -141,7 +148,7 @@ unsafe fn matrix_of<const P: usize, const V: usize>(isa: Neon, work: &TileI8, ro
                         values[pair][row] = from[pair][row].add(channel).cast::<u64>().read_unaligned();
                     }
                 }
-                matrix_step::<P, V>(isa, &mut sums, &values, weights, work.flip);
+                matrix_step::<P, V>(isa, &mut sums, &values, weights);
                 weights = weights.add(2 * V * Neon::LANES);
                 channel += 8;
             }
@@ -157,20 +164,21 @@ unsafe fn matrix_of<const P: usize, const V: usize>(isa: Neon, work: &TileI8, ro
                         values[pair][row] = u64::from_le_bytes(bytes);
                     }
                 }
-                matrix_step::<P, V>(isa, &mut sums, &values, weights, work.flip);
+                matrix_step::<P, V>(isa, &mut sums, &values, weights);
                 weights = weights.add(2 * V * Neon::LANES);
             }
         }
         let size = work.finish.kind.size();
-        for vector in 0..V {
-            let factors = isa.load(work.factors.factors.add(vector * Neon::LANES));
-            let count = (work.columns - vector * Neon::LANES).min(Neon::LANES);
-            for row in 0..rows {
-                let [left, right] = sums[row / 2][vector].map(|sums| vreinterpretq_s64_s32(sums));
-                let both = if row % 2 == 0 { vzip1q_s64(left, right) } else { vzip2q_s64(left, right) };
-                let to = work.out.add((row * work.stride + vector * Neon::LANES) * size);
-                store_sums(isa, vreinterpretq_s32_s64(both), factors, to, count, &work.finish);
+        for row in 0..rows {
+            let mut both = [0i32; 2 * 4];
+            for vector in 0..V {
+                let [left, right] = sums[row / 2][vector];
+                let (left, right) = (vreinterpretq_s64_s32(left), vreinterpretq_s64_s32(right));
+                let lanes = if row % 2 == 0 { vzip1q_s64(left, right) } else { vzip2q_s64(left, right) };
+                isa.store_int(both.as_mut_ptr().add(vector * Neon::LANES), vreinterpretq_s32_s64(lanes));
             }
+            let to = work.out.add((first + row) * work.stride * size);
+            store_row(isa, both.as_ptr(), work.factors.factors, to, work.columns, &work.finish);
         }
     }
 }
@@ -182,12 +190,10 @@ unsafe fn matrix_step<const P: usize, const V: usize>(
     sums: &mut [[[int32x4_t; 2]; V]; P],
     values: &[[u64; 2]; P],
     weights: *const i32,
-    flip: i32,
 ) {
     // SAFETY: as the caller vouches; the instruction is there in the functions that this is for.
     unsafe {
-        let flip = isa.splat_int(flip);
-        let mut weight = [[flip; 2]; V];
+        let mut weight = [[isa.splat_int(0); 2]; V];
         for vector in 0..V {
             for half in 0..2 {
                 weight[vector][half] = isa.load_int(weights.add((2 * vector + half) * Neon::LANES));
@@ -195,7 +201,7 @@ unsafe fn matrix_step<const P: usize, const V: usize>(
         }
         for pair in 0..P {
             let [first, second] = values[pair].map(|value| vcreate_s64(value));
-            let value = isa.xor(vreinterpretq_s32_s64(vcombine_s64(first, second)), flip);
+            let value = vreinterpretq_s32_s64(vcombine_s64(first, second));
             for vector in 0..V {
                 for half in 0..2 {
                     asm!(

@@ -153,7 +153,7 @@ unsafe impl Isa for Portable {
     }
     #[inline(always)]
     fn to_int(self, a: F32x4) -> I32x4 {
-        lanewise!(I32x4, |a = a| a as i32)
+        lanewise!(I32x4, |a = a| nearest(a) as i32)
     }
     #[inline(always)]
     fn int_to_float(self, a: I32x4) -> F32x4 {
