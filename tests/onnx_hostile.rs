@@ -2,6 +2,8 @@
 //! declares. `KINGLET_FUZZ_SECONDS` prolongs the search.
 
 mod common;
+#[path = "support/mutation.rs"]
+mod mutation;
 
 use common::{run, shared};
 use kinglet::{
@@ -9,6 +11,7 @@ use kinglet::{
     proto::onnx::{GraphProto, ModelProto, NodeProto, TensorProto, ValueInfoProto},
     tensor::{DType, Tensor},
 };
+use mutation::{Random, mutated};
 use prost::Message;
 use std::{
     collections::BTreeMap,
@@ -18,61 +21,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// Xorshift; the same search every time.
-struct Random(u64);
-
-impl Random {
-    fn next(&mut self) -> u64 {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        self.0
-    }
-
-    fn below(&mut self, bound: usize) -> usize {
-        (self.next() % bound.max(1) as u64) as usize
-    }
-}
-
-/// Bytes turned over, cut out, repeated or replaced by numbers at the edge of their range.
-fn mutated(bytes: &[u8], random: &mut Random) -> Vec<u8> {
-    let mut bytes = bytes.to_vec();
-    for _ in 0..1 + random.below(4) {
-        let at = random.below(bytes.len());
-        match random.below(7) {
-            0 => bytes.truncate(at),
-            1 => bytes[at] ^= 1 << random.below(8),
-            2 => bytes[at] = random.next() as u8,
-            3 => bytes[at] = [0, 1, 0x7f, 0x80, 0xff][random.below(5)],
-            4 => {
-                let end = (at + random.below(16)).min(bytes.len());
-                bytes.drain(at..end);
-            }
-            5 => {
-                let end = (at + random.below(64)).min(bytes.len());
-                let part = bytes[at..end].to_vec();
-                bytes.splice(at..at, part);
-            }
-            // A varint of ten bytes, the greatest there is.
-            _ => drop(bytes.splice(at..(at + 1).min(bytes.len()), [0xff; 9].into_iter().chain([1]))),
-        }
-        if bytes.is_empty() {
-            bytes.push(0);
-        }
-    }
-    bytes
-}
-
 /// A model that is well formed, with parts of it exchanged: numbers, sizes, names, operators.
 fn rearranged(model: &ModelProto, random: &mut Random) -> Vec<u8> {
     let mut model = model.clone();
     let Some(graph) = &mut model.graph else { return model.encode_to_vec() };
-    let number = |random: &mut Random| match random.below(4) {
-        0 => random.below(9) as i64 - 4,
-        1 => [i64::MIN, i64::MAX, i64::from(i32::MIN), i64::from(i32::MAX), 1 << 40][random.below(5)],
-        2 => random.below(5000) as i64,
-        _ => random.next() as i64,
-    };
     for _ in 0..1 + random.below(3) {
         let (nodes, tensors) = (graph.node.len(), graph.initializer.len());
         match random.below(8) {
@@ -82,12 +34,12 @@ fn rearranged(model: &ModelProto, random: &mut Random) -> Vec<u8> {
                 if let Some(attribute) = attributes.get_mut(random.below(count)) {
                     let ints = attribute.ints.len();
                     match attribute.ints.get_mut(random.below(ints)) {
-                        Some(value) => *value = number(random),
-                        None => attribute.i = number(random),
+                        Some(value) => *value = random.number(),
+                        None => attribute.i = random.number(),
                     }
                     attribute.f = f32::from_bits(random.next() as u32);
                     if random.below(4) == 0 {
-                        attribute.ints.push(number(random));
+                        attribute.ints.push(random.number());
                     }
                 }
             }
@@ -124,7 +76,7 @@ fn rearranged(model: &ModelProto, random: &mut Random) -> Vec<u8> {
                     _ if tensor.data_type == 7 && tensor.raw_data.len() >= 8 => {
                         let mut bytes = tensor.raw_data.to_vec();
                         let at = random.below(bytes.len() / 8) * 8;
-                        bytes[at..at + 8].copy_from_slice(&number(random).to_le_bytes());
+                        bytes[at..at + 8].copy_from_slice(&random.number().to_le_bytes());
                         tensor.raw_data = bytes.into();
                     }
                     _ => {}
@@ -145,7 +97,7 @@ fn rearranged(model: &ModelProto, random: &mut Random) -> Vec<u8> {
                     dim.value = match random.below(3) {
                         0 => None,
                         1 => Some(dimension::Value::DimValue(random.below(9) as i64)),
-                        _ => Some(dimension::Value::DimValue(number(random))),
+                        _ => Some(dimension::Value::DimValue(random.number())),
                     };
                 }
             }

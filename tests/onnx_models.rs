@@ -5,7 +5,7 @@ mod common;
 use common::{assert_close_to_scale, perf_models, read_npz, run_on, shared};
 use kinglet::{
     formats::{LoadOptions, load},
-    graph::Cpu,
+    graph::{Backend, Cpu, RunOptions},
     kernels::{self, Threads},
     tensor::Tensor,
 };
@@ -118,6 +118,38 @@ fn every_instruction_set_and_number_of_threads() {
         match model.is_file() {
             true => check_on(backends, &model, &folder.join(format!("{name}.npz")), TOLERANCE),
             false => eprintln!("SKIPPED: {} is not there", model.display()),
+        }
+    }
+}
+
+/// Sums of bytes are exact, so every instruction set and any number of threads give the same bits.
+#[test]
+fn quantized_models_on_every_instruction_set() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/onnx");
+    for name in ["quantized_unsigned", "quantized_signed", "quantized_operators"] {
+        let model = folder.join(format!("{name}.onnx"));
+        let loaded = load(&model, &LoadOptions::default()).expect("a model");
+        let signature = &loaded.signatures["serving_default"];
+        let recording = read_npz(&folder.join(format!("{name}.npz")));
+        let inputs: Vec<Tensor> =
+            signature.inputs.iter().map(|input| recording[&format!("in/{}", input.name)].clone()).collect();
+        let mut first: Option<Vec<Tensor>> = None;
+        for kernels in kernels::available() {
+            for count in 1..=3 {
+                let cpu = Cpu::new(kernels, Threads::new(count));
+                let program = cpu.compile(signature.graph.clone()).expect("a program");
+                for _ in 0..2 {
+                    let mut found = Vec::new();
+                    program.run(&inputs, &mut found, &RunOptions::default()).expect("a result");
+                    for (output, found) in signature.outputs.iter().zip(&found) {
+                        let place = format!("{name} {} {kernels:?} {count} threads", output.name);
+                        let expected = &recording[&format!("out/{}", output.name)];
+                        assert_close_to_scale(&place, expected, found, STEP);
+                    }
+                    let first = first.get_or_insert_with(|| found.clone());
+                    assert!(*first == found, "{name} {kernels:?} {count} threads");
+                }
+            }
         }
     }
 }

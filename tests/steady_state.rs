@@ -1,10 +1,14 @@
 //! Once a plan exists, a run allocates nothing: counted by the allocator itself.
 
+#[path = "support/small_models.rs"]
+mod small_models;
+
+use graph::{Backend, Builder, Cpu, Graph, RunOptions};
+use kernels::Threads;
 use kinglet::{
-    graph::{Backend, Builder, Cpu, RunOptions},
-    kernels::{self, Threads},
+    graph, kernels,
     ops::{
-        Fused,
+        self, Fused,
         binary::Binary,
         matmul::MatMul,
         reduce::Reduce,
@@ -12,7 +16,7 @@ use kinglet::{
         softmax::Softmax,
         unary::Unary,
     },
-    tensor::{DType, Tensor},
+    tensor::{self, DType, Tensor},
 };
 use std::{
     alloc::{GlobalAlloc, Layout, System},
@@ -59,14 +63,29 @@ fn runs_in_the_steady_state_do_not_allocate() {
     let twice = b.push(Binary(kernels::Binary::Add), &[back, h]);
     let y = b.push(Softmax { axis: -1, log: false }, &[twice]);
     let sum = b.push(Reduce { kind: kernels::Reduce::Sum, axes: Some(vec![-1]), keep_dims: false }, &[y]);
-    let graph = Arc::new(b.finish(vec![("y".into(), y), ("sum".into(), sum)]));
-    let program = Cpu::new(kernels::best(), Threads::single()).compile(graph).unwrap();
-
+    let graph = b.finish(vec![("y".into(), y), ("sum".into(), sum)]);
     let inputs = [Tensor::from_slice([3, 4], &[0.5f32; 12]).unwrap()];
+    let outputs = without_allocations("a product", graph, &inputs);
+    for total in outputs[1].as_slice::<f32>().unwrap() {
+        assert!((total - 1.0).abs() < 1e-6);
+    }
+}
+
+/// Convolutions, in floats and in bytes, recurrent layers and products.
+#[test]
+fn small_models_do_not_allocate() {
+    for (name, graph, inputs) in small_models::all() {
+        without_allocations(name, graph, &inputs);
+    }
+}
+
+/// The outputs.
+fn without_allocations(name: &str, graph: Graph, inputs: &[Tensor]) -> Vec<Tensor> {
+    let program = Cpu::new(kernels::best(), Threads::single()).compile(Arc::new(graph)).unwrap();
     let mut outputs = Vec::with_capacity(2);
     let mut run = || {
         outputs.clear();
-        program.run(&inputs, &mut outputs, &RunOptions::default()).unwrap();
+        program.run(inputs, &mut outputs, &RunOptions::default()).unwrap();
     };
     run();
     run();
@@ -75,8 +94,6 @@ fn runs_in_the_steady_state_do_not_allocate() {
         run();
     }
     let after = ALLOCATIONS.with(Cell::get);
-    assert_eq!(after - before, 0, "allocations in 100 runs");
-    for total in outputs[1].as_slice::<f32>().unwrap() {
-        assert!((total - 1.0).abs() < 1e-6);
-    }
+    assert_eq!(after - before, 0, "{name}: allocations in 100 runs");
+    outputs
 }
