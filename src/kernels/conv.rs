@@ -6,10 +6,11 @@
 //! whole kernel row is one tap, for its pixels are neighbours in memory. One group per channel goes to
 //! [`depthwise`]; other groups are products side by side.
 
+use super::aligned::AlignedFloats;
 use super::depthwise::{self, PackedDepthwise};
 use super::error::{KernelError, expect_length, product as size_of_product};
 use super::gemm::{Plain, check_packed};
-use super::pack::{AlignedFloats, Columns, PackedB, PackedView};
+use super::pack::{Columns, PackedB, PackedView};
 use super::product::{Epilogue, Output, Rows, product};
 use super::table::Kernels;
 use super::threads::Threads;

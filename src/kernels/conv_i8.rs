@@ -6,13 +6,13 @@
 //! `QLinearConv`. A matrix product is a 1x1 convolution of one line of pixels. One group per channel runs in the loops
 //! of [`super::depthwise_i8`].
 
+use super::aligned::AlignedFloats;
 use super::conv::{Conv2d, ConvPlan, Folded, Indirect};
 use super::depthwise::Cut;
 use super::depthwise_i8::{self, LineI8};
 use super::error::{KernelError, expect_length, product as size_of_product};
 use super::gemm::Plain;
 use super::isa::{Coding, Isa};
-use super::pack::AlignedFloats;
 use super::product::{BLOCK_ROWS, MAX_POINTERS, Rows, SCRATCH, cut, filled, part};
 use super::table::Kernels;
 use super::threads::{SendPtr, Threads};

@@ -5,10 +5,11 @@
 //! axis, each an ordinary convolution of stride 1 with a part of the kernel. No zeros are multiplied and nothing is
 //! scattered: every output pixel is written once.
 
+use super::aligned::AlignedFloats;
 use super::conv::OUTSIDE;
 use super::error::{KernelError, expect_length, product as size_of_product};
 use super::gemm::check_packed;
-use super::pack::{AlignedFloats, Columns, PackedB};
+use super::pack::{Columns, PackedB};
 use super::product::{Epilogue, Output, Rows, product};
 use super::table::Kernels;
 use super::threads::{SendPtr, Threads};

@@ -3,10 +3,10 @@
 //! For the usual kernels, seven (or four) neighbouring output pixels are computed together, so that
 //! weights and overlapping input columns are loaded once; all others take one pixel and the taps that exist.
 
+use super::aligned::AlignedFloats;
 use super::conv::Conv2d;
 use super::isa::Isa;
 use super::math;
-use super::pack::AlignedFloats;
 use super::product::{Epilogue, part};
 use super::table::Kernels;
 use super::threads::{SendPtr, Threads};

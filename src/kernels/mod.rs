@@ -9,6 +9,7 @@
     reason = "register tiles are indexed by row and vector, as they are thought of"
 )]
 
+mod aligned;
 mod attention;
 mod axis;
 mod binary;

@@ -3,9 +3,9 @@
 //! The columns of B `[k, n]` are cut into nearly equal panels, none wider than the register tile. A panel stores its rows one
 //! after the other, so the product reads it from front to back; the columns beyond `n` are zero.
 
+use super::aligned::AlignedFloats;
 use super::error::{KernelError, expect_length, product};
 use super::table::Kernels;
-use crate::tensor::buffer::prefer_large_pages;
 use std::ops::Range;
 
 /// How the second matrix of a product lies in memory.
@@ -54,12 +54,8 @@ impl PackedB {
             expect_length("pack", "bias", n, bias.len())?;
         }
         let width = PanelWidth::of(kernels);
-        let mut panels = AlignedFloats::with_capacity(packed_len(kernels, k, n)?);
-        for panel in panels_of(kernels, columns) {
-            // Pages are touched for the first time here; what was just zeroed is in cache when it is written.
-            panels.grow_to(panel.packed.end);
-            pack_panel(&panel, columns, kernels, b, &mut panels.as_mut_slice()[panel.packed.clone()]);
-        }
+        let mut panels = AlignedFloats::zeroed(packed_len(kernels, k, n)?);
+        pack_panels(kernels, columns, b, panels.as_mut_slice());
         let bias = bias.map(|bias| {
             let mut padded = AlignedFloats::zeroed(n.next_multiple_of(width.lanes));
             padded.as_mut_slice()[..n].copy_from_slice(bias);
@@ -91,7 +87,7 @@ impl PackedB {
 
     /// Bytes of memory held.
     pub fn bytes(&self) -> usize {
-        (self.panels.length + self.bias.as_ref().map_or(0, |bias| bias.length)) * size_of::<f32>()
+        (self.panels.len() + self.bias.as_ref().map_or(0, AlignedFloats::len)) * size_of::<f32>()
     }
 }
 
@@ -262,53 +258,5 @@ fn pack_panel(panel: &Panel, columns: Columns, kernels: &Kernels, b: &[f32], pac
             there.iter_mut().zip(from).for_each(|(to, &from)| *to = from);
         }
         beyond.fill(0.0);
-    }
-}
-
-/// Floats that begin at a cache line, so that a packed row never straddles two.
-#[derive(Clone)]
-pub(super) struct AlignedFloats {
-    lines: Vec<Line>,
-    length: usize,
-}
-
-#[derive(Clone, Copy)]
-#[repr(C, align(64))]
-struct Line([f32; 16]);
-
-impl AlignedFloats {
-    pub(super) fn zeroed(length: usize) -> AlignedFloats {
-        let mut floats = AlignedFloats::with_capacity(length);
-        floats.grow_to(length);
-        floats
-    }
-
-    /// No floats yet, with room for `length`.
-    fn with_capacity(length: usize) -> AlignedFloats {
-        let mut lines = Vec::with_capacity(length.div_ceil(16));
-        prefer_large_pages(lines.spare_capacity_mut());
-        AlignedFloats { lines, length: 0 }
-    }
-
-    /// Adds zeros up to `length` floats.
-    fn grow_to(&mut self, length: usize) {
-        self.lines.resize(length.div_ceil(16), Line([0.0; 16]));
-        self.length = length;
-    }
-
-    pub(super) fn as_slice(&self) -> &[f32] {
-        // SAFETY: the lines are arrays of f32 without padding and hold at least `length` of them.
-        unsafe { std::slice::from_raw_parts(self.lines.as_ptr().cast(), self.length) }
-    }
-
-    pub(super) fn as_mut_slice(&mut self) -> &mut [f32] {
-        // SAFETY: as above, and the borrow is unique.
-        unsafe { std::slice::from_raw_parts_mut(self.lines.as_mut_ptr().cast(), self.length) }
-    }
-}
-
-impl std::fmt::Debug for AlignedFloats {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "[f32; {}]", self.length)
     }
 }

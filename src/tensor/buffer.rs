@@ -6,16 +6,23 @@
 use super::TensorError;
 use bytes::Bytes;
 use half::{bf16, f16};
+use memmap2::{Mmap, MmapMut};
 use std::{
     any::Any,
     cell::RefCell,
     fmt,
     fs::File,
     marker::PhantomData,
-    mem::MaybeUninit,
     path::Path,
     sync::{Arc, OnceLock},
 };
+
+/// Blocks from this size on are pages of their own, which go back to the system when they are freed.
+pub const OWN_PAGES: usize = 1 << 20;
+
+/// What large pages hold on most systems.
+#[cfg(target_os = "linux")]
+const LARGE_PAGE: usize = 2 << 20;
 
 /// Alignment of memory made here: one cache line, one AVX-512 vector.
 pub const ALIGNMENT: usize = 64;
@@ -77,49 +84,102 @@ struct Line([u8; ALIGNMENT]);
 
 /// Owned, zero-initialised, 64-byte aligned bytes.
 pub struct AlignedBytes {
-    lines: Vec<Line>,
+    memory: Memory,
     len: usize,
+}
+
+enum Memory {
+    /// From the allocator.
+    Lines(Vec<Line>),
+    /// Pages of their own, which are zero as the system gives them and go back to it when they are dropped.
+    Pages(MmapMut),
+}
+
+impl Memory {
+    fn zeroed(len: usize) -> Result<Self, TensorError> {
+        let refused = TensorError::OutOfMemory { bytes: len };
+        if len >= OWN_PAGES {
+            let Ok(pages) = MmapMut::map_anon(len) else { return Err(refused) };
+            // A page fault costs more than what is computed in a small page. A hint: not every system has them.
+            #[cfg(target_os = "linux")]
+            if len >= LARGE_PAGE {
+                let _ = pages.advise(memmap2::Advice::HugePage);
+            }
+            return Ok(Self::Pages(pages));
+        }
+        let count = len.div_ceil(ALIGNMENT);
+        let mut lines = Vec::new();
+        lines.try_reserve_exact(count).map_err(|_| refused)?;
+        lines.resize(count, Line([0; ALIGNMENT]));
+        Ok(Self::Lines(lines))
+    }
+
+    fn room(&self) -> usize {
+        match self {
+            Self::Lines(lines) => lines.len() * ALIGNMENT,
+            Self::Pages(pages) => pages.len(),
+        }
+    }
+
+    fn start(&self) -> *const u8 {
+        match self {
+            Self::Lines(lines) => lines.as_ptr().cast(),
+            Self::Pages(pages) => pages.as_ptr(),
+        }
+    }
+
+    fn start_mut(&mut self) -> *mut u8 {
+        match self {
+            Self::Lines(lines) => lines.as_mut_ptr().cast(),
+            Self::Pages(pages) => pages.as_mut_ptr(),
+        }
+    }
 }
 
 impl AlignedBytes {
     /// `len` zero bytes; an error, not an abort, when the memory is not to be had.
     pub fn zeroed(len: usize) -> Result<Self, TensorError> {
-        let mut bytes = Self { lines: Vec::new(), len: 0 };
-        bytes.resize(len)?;
-        Ok(bytes)
+        Ok(Self { memory: Memory::zeroed(len)?, len })
     }
 
     /// `len` bytes of whatever was in them before: zeros, or under a [`Recycling`] guard those of a block that was dropped.
     pub fn for_overwrite(len: usize) -> Result<Self, TensorError> {
-        match spare(len.div_ceil(ALIGNMENT)) {
-            Some(lines) => Ok(Self { lines, len }),
+        match spare(len) {
+            Some(memory) => Ok(Self { memory, len }),
             None => Self::zeroed(len),
         }
     }
 
     /// Grows with zeros or shrinks to `len` bytes.
     pub fn resize(&mut self, len: usize) -> Result<(), TensorError> {
-        let lines = len.div_ceil(ALIGNMENT);
-        if lines > self.lines.len() {
-            let more = lines - self.lines.len();
-            self.lines.try_reserve(more).map_err(|_| TensorError::OutOfMemory { bytes: len })?;
-            prefer_large_pages(self.lines.spare_capacity_mut());
+        let before = std::mem::replace(&mut self.len, len);
+        if len > self.memory.room() {
+            self.len = before;
+            let mut grown = Self::zeroed(len)?;
+            grown.as_mut_slice()[..before].copy_from_slice(self.as_slice());
+            *self = grown;
+        } else if len > before {
+            // What was cut off or belonged to another block is there still.
+            self.as_mut_slice()[before..].fill(0);
         }
-        self.lines.resize(lines, Line([0; ALIGNMENT]));
-        self.len = len;
         Ok(())
     }
 
     /// All bytes.
     pub fn as_slice(&self) -> &[u8] {
-        // SAFETY: `lines` owns at least `len` initialised bytes.
-        unsafe { std::slice::from_raw_parts(self.lines.as_ptr().cast(), self.len) }
+        // SAFETY: the memory holds at least `len` initialised bytes.
+        unsafe { std::slice::from_raw_parts(self.memory.start(), self.len) }
     }
 
     /// All bytes, exclusively.
     pub fn as_mut_slice(&mut self) -> &mut [u8] {
         // SAFETY: as in `as_slice`, and `self` is borrowed exclusively.
-        unsafe { std::slice::from_raw_parts_mut(self.lines.as_mut_ptr().cast(), self.len) }
+        unsafe { std::slice::from_raw_parts_mut(self.memory.start_mut(), self.len) }
+    }
+
+    /// Where the bytes begin, for owners that hand out parts of them; valid for as long as these bytes live.
+    pub(crate) fn start_mut(&mut self) -> *mut u8 {
+        self.memory.start_mut()
     }
 
     /// Length in bytes.
@@ -135,14 +195,14 @@ impl AlignedBytes {
 
 impl Drop for AlignedBytes {
     fn drop(&mut self) {
-        let lines = std::mem::take(&mut self.lines);
-        if (LEAST_SPARE..MOST_SPARE).contains(&lines.len()) {
+        if (LEAST_SPARE..MOST_SPARE).contains(&self.memory.room()) {
+            let memory = std::mem::replace(&mut self.memory, Memory::Lines(Vec::new()));
             // A block that is dropped while the thread ends is just freed.
             let _ = SPARES.try_with(|spares| {
                 if let Some(spares) = spares.borrow_mut().as_mut() {
-                    spares.push(lines);
+                    spares.push(memory);
                     if spares.len() > MOST_SPARES {
-                        spares.sort_by_key(Vec::len);
+                        spares.sort_by_key(Memory::room);
                         spares.remove(0);
                     }
                 }
@@ -151,27 +211,28 @@ impl Drop for AlignedBytes {
     }
 }
 
-/// Lines of a block that is worth keeping: less is not pages of its own.
-const LEAST_SPARE: usize = (128 << 10) / ALIGNMENT;
+/// Bytes of a block that is worth keeping.
+const LEAST_SPARE: usize = 128 << 10;
 /// Larger blocks get large pages, which are few; to keep those would be felt in the memory that loading takes.
-const MOST_SPARE: usize = (4 << 20) / ALIGNMENT;
+const MOST_SPARE: usize = 4 << 20;
 /// Blocks that are kept.
 const MOST_SPARES: usize = 2;
 
 thread_local! {
-    static SPARES: RefCell<Option<Vec<Vec<Line>>>> = const { RefCell::new(None) };
+    static SPARES: RefCell<Option<Vec<Memory>>> = const { RefCell::new(None) };
 }
 
-/// A spare block of so many lines or some more.
-fn spare(lines: usize) -> Option<Vec<Line>> {
-    if lines < LEAST_SPARE {
+/// A spare block of so many bytes or some more.
+fn spare(len: usize) -> Option<Memory> {
+    if len < LEAST_SPARE {
         return None;
     }
     SPARES.with_borrow_mut(|spares| {
         let spares = spares.as_mut()?;
         // Much more would be a waste, should the block stay.
-        let fits = (0..spares.len()).filter(|&index| (lines..lines * 16).contains(&spares[index].len()));
-        let best = fits.min_by_key(|&index| spares[index].len())?;
+        let fits =
+            (0..spares.len()).filter(|&index| (len..len.saturating_mul(16)).contains(&spares[index].room()));
+        let best = fits.min_by_key(|&index| spares[index].room())?;
         Some(spares.swap_remove(best))
     })
 }
@@ -218,7 +279,11 @@ impl<T: Plain> Default for AlignedVec<T> {
 impl<T: Plain> AlignedVec<T> {
     /// No elements, no memory.
     pub fn new() -> Self {
-        Self { bytes: AlignedBytes { lines: Vec::new(), len: 0 }, len: 0, element: PhantomData }
+        Self {
+            bytes: AlignedBytes { memory: Memory::Lines(Vec::new()), len: 0 },
+            len: 0,
+            element: PhantomData,
+        }
     }
 
     /// `len` elements of zero bytes (`false`, 0, 0.0).
@@ -253,7 +318,7 @@ impl<T: Plain> AlignedVec<T> {
             self.grow(expected())?;
         }
         // SAFETY: the slot lies within the initialised bytes (checked above), which are aligned to 64.
-        unsafe { self.bytes.lines.as_mut_ptr().cast::<T>().add(self.len).write(value) };
+        unsafe { self.bytes.memory.start_mut().cast::<T>().add(self.len).write(value) };
         self.len += 1;
         Ok(())
     }
@@ -272,13 +337,13 @@ impl<T: Plain> AlignedVec<T> {
     /// The elements.
     pub fn as_slice(&self) -> &[T] {
         // SAFETY: the first `len` elements were written or zeroed; the memory is aligned to 64.
-        unsafe { std::slice::from_raw_parts(self.bytes.lines.as_ptr().cast(), self.len) }
+        unsafe { std::slice::from_raw_parts(self.bytes.memory.start().cast(), self.len) }
     }
 
     /// The elements, exclusively.
     pub fn as_mut_slice(&mut self) -> &mut [T] {
         // SAFETY: as in `as_slice`, and `self` is borrowed exclusively.
-        unsafe { std::slice::from_raw_parts_mut(self.bytes.lines.as_mut_ptr().cast(), self.len) }
+        unsafe { std::slice::from_raw_parts_mut(self.bytes.memory.start_mut().cast(), self.len) }
     }
 
     /// Number of elements.
@@ -313,7 +378,7 @@ impl Owner for Bytes {
         self
     }
 }
-impl Owner for memmap2::Mmap {
+impl Owner for Mmap {
     fn bytes(&self) -> &[u8] {
         self
     }
@@ -383,7 +448,7 @@ impl Buffer {
         }
         // SAFETY: the mapping is private and read-only; the documented rule for model folders is
         // that files are not modified while they are loaded.
-        let map = unsafe { memmap2::Mmap::map(&file)? };
+        let map = unsafe { Mmap::map(&file)? };
         let len = map.len();
         Ok(Self { owner: Arc::new(map), offset: 0, len })
     }
@@ -414,7 +479,7 @@ impl Buffer {
         owner.downcast_ref()
     }
 
-    fn as_mapped(&self) -> Option<&memmap2::Mmap> {
+    fn as_mapped(&self) -> Option<&Mmap> {
         let owner: &dyn Any = &*self.owner;
         owner.downcast_ref()
     }
@@ -471,6 +536,15 @@ impl Buffer {
                     map.unchecked_advise_range(memmap2::UncheckedAdvice::DontNeed, start, end - start)
                 };
             }
+        }
+    }
+
+    /// Maps all pages of a mapped file at once, where the system can; to be called before all of it is read, as
+    /// one fault per page or few takes longer than the reading. Nothing happens to other memory.
+    pub fn prefetch(&self) {
+        #[cfg(target_os = "linux")]
+        if let Some(map) = self.as_mapped() {
+            let _ = map.advise_range(memmap2::Advice::PopulateRead, self.offset, self.len);
         }
     }
 
@@ -673,9 +747,7 @@ impl<'a> Views<'a> {
     fn pointer(&mut self, region: Region) -> *mut u8 {
         match self.blocks.get_mut(region.block).and_then(Arc::get_mut) {
             // SAFETY: `Blocks::views` checked that the region lies inside the block.
-            Some(bytes) if region.len > 0 => unsafe {
-                bytes.lines.as_mut_ptr().cast::<u8>().add(region.offset)
-            },
+            Some(bytes) if region.len > 0 => unsafe { bytes.memory.start_mut().add(region.offset) },
             _ => std::ptr::without_provenance_mut(ALIGNMENT),
         }
     }
@@ -711,31 +783,6 @@ impl<'a> Views<'a> {
         view_mut(unsafe { std::slice::from_raw_parts_mut(pointer, region.len) })
     }
 }
-
-/// Asks for large pages under memory that nothing was written to yet. Loading a model touches twice the size of its weights
-/// for the first time, and most of that time went to the faults of small pages. A hint, and only for some megabytes.
-pub(crate) fn prefer_large_pages<T>(memory: &mut [MaybeUninit<T>]) {
-    #[cfg(target_os = "linux")]
-    {
-        const LEAST: usize = 4 << 20;
-        const SMALL_PAGE: usize = 4096;
-        let start = memory.as_mut_ptr().addr();
-        let end = (start + size_of_val(memory)) / SMALL_PAGE * SMALL_PAGE;
-        let start = start.next_multiple_of(SMALL_PAGE);
-        if end.saturating_sub(start) >= LEAST {
-            // SAFETY: whole pages of memory that is borrowed exclusively; the advice changes no content.
-            unsafe {
-                let first = memory.as_mut_ptr().with_addr(start);
-                libc::madvise(first.cast(), end - start, libc::MADV_HUGEPAGE);
-            }
-        }
-    }
-    #[cfg(not(target_os = "linux"))]
-    let _ = memory;
-}
-
-/// Blocks from this size on are pages of their own, which go back to the system when they are freed.
-pub const OWN_PAGES: usize = 1 << 20;
 
 /// To be called when the program starts, before it has threads. By itself the allocator of glibc raises the size
 /// from which blocks are pages of their own to that of the largest freed block; the packed weights of models
@@ -777,6 +824,23 @@ mod tests {
         assert!(buffer.slice(1, 2).unwrap().as_slice::<u16>().is_none(), "misaligned view");
         assert!(buffer.slice(1999, 2).is_none());
         assert!(buffer.slice(usize::MAX, 2).is_none());
+    }
+
+    #[test]
+    fn large_blocks_grow_with_zeros_and_keep_what_they_hold() {
+        let mut bytes = AlignedBytes::zeroed(OWN_PAGES - 1).unwrap();
+        bytes.as_mut_slice().fill(1);
+        for len in [OWN_PAGES + 1, 3 * OWN_PAGES] {
+            bytes.resize(len).unwrap();
+            assert!(bytes.start_mut().addr().is_multiple_of(ALIGNMENT));
+        }
+        bytes.as_mut_slice()[OWN_PAGES - 1..].fill(2);
+        bytes.resize(OWN_PAGES).unwrap();
+        bytes.resize(2 * OWN_PAGES).unwrap();
+        let mut runs = bytes.as_slice().chunk_by(|a, b| a == b).map(|run| (run[0], run.len()));
+        assert_eq!(runs.next(), Some((1, OWN_PAGES - 1)));
+        assert_eq!(runs.next(), Some((2, 1)));
+        assert_eq!(runs.next(), Some((0, OWN_PAGES)));
     }
 
     #[test]

@@ -66,6 +66,7 @@ impl Sums {
 
     /// Whether names, shapes, places and data of the tensors are those that were written.
     pub(super) fn check_data(&self, file: &Buffer) -> Result<(), String> {
+        file.prefetch();
         let data = file.as_bytes().get(self.begin..).unwrap_or_default();
         let found = crc32c::crc32c_append(crc32c::crc32c(&self.places), data);
         match found == self.data {
