@@ -68,6 +68,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let inline = arguments.iter().any(|argument| argument == "--inline");
     let mut config = ServerConfig { binds: vec![Bind::Tcp(address)], ..ServerConfig::default() };
     config.limits.grpc_message = 64 << 20;
+    // Load tests ask for many answers of tens of megabytes at once.
+    config.limits.in_flight_bytes = 4 << 30;
     if let Some(at) = arguments.iter().position(|argument| argument == "--workers") {
         config.workers = arguments.get(at + 1).ok_or("--workers takes a number")?.parse()?;
     }

@@ -405,6 +405,8 @@ fn sizes_are_limited() {
         (get(&long(512), ""), "200"),
         (get(&long(513), ""), "414 close"),
         (format!("GET {}", long(600)), "414 close"),
+        // The same, whether the line comes whole or in pieces.
+        (format!("{} / HTTP/1.1\r\nHost: h\r\n\r\n", "M".repeat(600)), "414 close"),
         (get("/", &fields(19)), "200"),
         (get("/", &fields(20)), "431 close"),
         (head(2048), "200"),

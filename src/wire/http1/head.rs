@@ -61,10 +61,7 @@ impl Search {
         }
         self.scanned = bytes.len();
         if self.lines == 0 {
-            // Method and version take little; what is longer than this has too long a target.
-            if bytes.len() > context.limits.uri.saturating_add(64) {
-                return Err(Refused(414));
-            }
+            check_request_line_length(bytes.len(), context)?;
         } else if bytes.len() > context.limits.head {
             return Err(Refused(431));
         }
@@ -72,8 +69,15 @@ impl Search {
     }
 }
 
+/// Method and version take little; a line (with its CR) that is longer than this has too long a target. Asked of a part of it and of
+/// the whole, so that it does not matter in what pieces it comes.
+fn check_request_line_length(length: usize, context: &Context) -> Result<(), Refused> {
+    if length > context.limits.uri.saturating_add(64) { Err(Refused(414)) } else { Ok(()) }
+}
+
 /// What has to be known of the first line before the rest of the head arrives.
 fn check_request_line(line: &[u8], context: &Context) -> Result<(), Refused> {
+    check_request_line_length(line.len() + 1, context)?;
     let mut words = line.split(|byte| *byte == b' ');
     let (method, target, version) = (words.next(), words.next(), words.next());
     let (Some(method), Some(target), Some(version), None) = (method, target, version, words.next()) else {
