@@ -6,7 +6,7 @@ use crate::{
     ops::Op,
     tensor::Tensor,
 };
-use std::sync::Arc;
+use std::{ops::Range, sync::Arc};
 
 /// The outputs of an operator whose inputs are graph inputs, checked to be the same for every
 /// instruction set's backend within `f32` rounding, and the same as when the inputs are constants.
@@ -49,6 +49,38 @@ pub(crate) fn run_op_outputs(
         }
     }
     Ok(first.unwrap_or_default())
+}
+
+/// The output of an operator that takes the inputs `known` as constants only; the others are graph inputs. Checked to be the
+/// same for every instruction set's backend.
+pub(crate) fn run_op_knowing(
+    op: impl Into<Op>,
+    inputs: &[Tensor],
+    known: Range<usize>,
+) -> Result<Tensor, GraphError> {
+    let op = op.into();
+    let mut b = Builder::new();
+    let mut given = Vec::new();
+    let mut values = Vec::new();
+    for (index, tensor) in inputs.iter().enumerate() {
+        if known.contains(&index) {
+            values.push(b.constant(tensor.clone()));
+        } else {
+            values.push(b.input("x", tensor.dtype(), None));
+            given.push(tensor.clone());
+        }
+    }
+    let y = b.push(op, &values);
+    let graph = Arc::new(b.finish(vec![("y".into(), y)]));
+    let mut all = Vec::new();
+    for &table in kernels::available() {
+        let mut made = Vec::new();
+        let program = Cpu::new(table, Threads::single()).compile(graph.clone())?;
+        program.run(&given, &mut made, &RunOptions::default())?;
+        all.append(&mut made);
+        assert_close(&all[..1], &all[all.len() - 1..]);
+    }
+    Ok(all.swap_remove(0))
 }
 
 fn assert_close(a: &[Tensor], b: &[Tensor]) {

@@ -134,36 +134,11 @@ impl Operator for InvertedResidual {
 mod tests {
     use super::*;
     use crate::{
-        graph::{Backend, Builder, Cpu, GraphError, RunOptions, testing::run_op},
-        kernels::{self, Kernels, Threads, Unary},
+        graph::testing::{run_op, run_op_knowing},
+        kernels::Unary,
         ops::{Fused, Padding},
         tensor::Tensor,
     };
-
-    /// Image and residual are inputs of the graph; weights and biases, which are between them, are constants.
-    fn run_with_known_weights(
-        table: &'static Kernels,
-        op: InvertedResidual,
-        inputs: &[Tensor],
-    ) -> Result<Vec<Tensor>, GraphError> {
-        let mut b = Builder::new();
-        let mut given = Vec::new();
-        let mut values = Vec::new();
-        for (index, tensor) in inputs.iter().enumerate() {
-            if (1..7).contains(&index) {
-                values.push(b.constant(tensor.clone()));
-            } else {
-                values.push(b.input("x", tensor.dtype(), None));
-                given.push(tensor.clone());
-            }
-        }
-        let y = b.push(op, &values);
-        let graph = Arc::new(b.finish(vec![("y".into(), y)]));
-        let program = Cpu::new(table, Threads::single()).compile(graph)?;
-        let mut made = Vec::new();
-        program.run(&given, &mut made, &RunOptions::default())?;
-        Ok(made)
-    }
 
     /// Ones everywhere: expansion gives 2 x + 1, clipped at 6; a window of 3x3 counts neighbours; the projection adds two
     /// channels and the residual.
@@ -192,11 +167,9 @@ mod tests {
             tensor(&[1, 2, 2, 1], &[0.5, 0.25, 0.0, 0.0]),
         ];
         // Expanded: 3, 6 (9 clipped), 1, 5; each window sees all of them: 15, plus 1; twice, plus 1.
-        for &table in kernels::available() {
-            let y = run_with_known_weights(table, op.clone(), &inputs).unwrap();
-            assert_eq!(y[0].as_slice::<f32>().unwrap(), [33.5, 33.25, 33.0, 33.0]);
-            assert!(run_with_known_weights(table, op.clone(), &inputs[..7]).is_err());
-        }
+        let y = run_op_knowing(op.clone(), &inputs, 1..7).unwrap();
+        assert_eq!(y.as_slice::<f32>().unwrap(), [33.5, 33.25, 33.0, 33.0]);
+        assert!(run_op_knowing(op.clone(), &inputs[..7], 1..7).is_err());
         let error = run_op(op, &inputs).unwrap_err();
         assert!(error.to_string().contains("weights are computed"), "{error}");
     }
