@@ -4,6 +4,7 @@
 //! (`tests/floors.rs` reads the imports and checks). From the ground up:
 //!
 //! * [`tensor`] and [`proto`]: values and generated messages; [`wire`]: HTTP/1.1, HTTP/2, gRPC frames
+//! * `maps`: a helper for all
 //! * [`kernels`]: loops over slices, SIMD, threads
 //! * [`ops`], [`graph`]: operators, the intermediate representation, planning and running it
 //! * [`formats`]: a model folder becomes a graph per signature
@@ -16,6 +17,7 @@ pub mod cli;
 pub mod formats;
 pub mod graph;
 pub mod kernels;
+mod maps;
 pub mod models;
 pub mod ops;
 pub mod proto;

@@ -6,7 +6,7 @@ use source::{SourceFile, sources};
 
 /// From the ground up; modules on one floor do not know each other.
 const FLOORS: &[&[&str]] = &[
-    &["tensor", "proto", "wire"],
+    &["tensor", "proto", "wire", "maps"],
     &["kernels"],
     &["ops"],
     &["graph"],

@@ -7,7 +7,7 @@
 //! whole, so that a bundle that lost its end does not pass for a binary without models.
 
 use super::{Files, FormatError, signed};
-use crate::tensor::Buffer;
+use crate::{maps::Ordered, tensor::Buffer};
 use serde::{Deserialize, Serialize};
 use std::{
     collections::BTreeMap,
@@ -269,8 +269,7 @@ fn write_to(
     let total = place + serde_json::to_vec(&index)?.len() as u64 + FOOTER as u64;
     let binary = marked(binary, old_length, total)?;
     if let Some(key) = key {
-        let mut all: BTreeMap<String, Buffer> =
-            contents.iter().map(|(_, name, content)| (name.clone(), content.clone())).collect();
+        let mut all = contents.iter().map(|(_, name, content)| (name.clone(), content.clone())).into_map();
         all.insert(BINARY.to_owned(), Buffer::from_bytes(binary.clone().into()));
         index.signature = Some(key.sign(&signed::listing(&all)));
     }

@@ -1,13 +1,16 @@
 //! Signature definitions for formats that have none of their own.
 
 use super::{TensorInfo, data_type, dtype_of};
-use crate::proto::tensorflow::{self as proto, SignatureDef, tensor_info::Encoding};
+use crate::{
+    maps::Ordered,
+    proto::tensorflow::{self as proto, SignatureDef, tensor_info::Encoding},
+};
 use std::collections::BTreeMap;
 
 /// The definition that metadata calls show.
 pub(super) fn definition(method: &str, inputs: &[TensorInfo], outputs: &[TensorInfo]) -> SignatureDef {
     let infos =
-        |infos: &[TensorInfo]| infos.iter().map(|info| (info.name.clone(), proto_info(info))).collect();
+        |infos: &[TensorInfo]| infos.iter().map(|info| (info.name.clone(), proto_info(info))).into_map();
     SignatureDef {
         inputs: infos(inputs),
         outputs: infos(outputs),

@@ -1,11 +1,8 @@
 //! A loaded model in words, for `kinglet inspect`.
 
 use super::{LoadedModel, LoadedSignature, TensorInfo, identity::Identity};
-use crate::tensor::Tensor;
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    fmt::Write,
-};
+use crate::{maps::Ordered, tensor::Tensor};
+use std::fmt::Write;
 
 /// Signatures with their tensors and operators, then parameters and memory.
 pub fn describe(model: &LoadedModel) -> String {
@@ -61,8 +58,7 @@ fn distinct_parameters(model: &LoadedModel) -> usize {
         model.signatures.values().flat_map(|signature| signature.graph.variables()).collect();
     let constants = model.signatures.values().flat_map(|signature| signature.graph.constants().values());
     let floats = constants.chain(&variables).filter(|tensor| tensor.dtype().is_float());
-    let distinct: BTreeMap<Identity, usize> =
-        floats.map(|tensor| (Identity::of(tensor), tensor.len())).collect();
+    let distinct = floats.map(|tensor| (Identity::of(tensor), tensor.len())).into_map();
     distinct.values().sum()
 }
 
@@ -74,7 +70,7 @@ fn line(text: &mut String, content: std::fmt::Arguments<'_>) {
 /// `17226` as `17,226`.
 fn grouped(number: usize) -> String {
     let digits = number.to_string();
-    let breaks: BTreeSet<usize> = (1..digits.len()).rev().skip(2).step_by(3).collect();
+    let breaks = (1..digits.len()).rev().skip(2).step_by(3).into_set();
     let mut text = String::new();
     for (position, digit) in digits.chars().enumerate() {
         if breaks.contains(&position) {

@@ -3,11 +3,11 @@
 use super::{Backend, Cpu, Graph, Input, Node, RunOptions, ValueId};
 use crate::{
     kernels::{self, Threads},
+    maps::Ordered,
     ops::{Op, Operator, state::States},
     tensor::{DType, Tensor},
 };
 use std::{
-    collections::BTreeSet,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -68,7 +68,7 @@ impl Builder {
         if let Some(tensor) = self.constant_value(value) {
             return Some(tensor.clone());
         }
-        let mut needed = BTreeSet::from([value]);
+        let mut needed = [value].into_iter().into_set();
         let mut nodes = Vec::new();
         for node in self.graph.nodes.iter().rev() {
             if node.outputs.iter().any(|output| needed.contains(output)) {

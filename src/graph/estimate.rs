@@ -6,10 +6,11 @@ use super::{
     plan::{End, bytes_of, plan},
 };
 use crate::{
+    maps::Ordered,
     ops::{Fact, Op, PackCache, TIDY_EVERY},
     tensor::{Buffer, Shape, Tensor, buffer::OWN_PAGES},
 };
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 /// Memory in bytes: what a process takes for a graph and one call of it, beside what it takes already.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -91,13 +92,13 @@ pub(super) fn estimate(
     estimate.packing = packing.most.saturating_sub(packing.sum);
     // Rows of a mapped table are read where they stand.
     let in_file = |tensor: &Tensor| tensor.buffer().is_some_and(Buffer::is_stored_in_file);
-    let looked_up: BTreeMap<ValueId, ValueId> = graph
+    let looked_up = graph
         .nodes
         .iter()
         .filter(|node| matches!(node.op, Op::Gather(_)))
         .filter_map(|node| Some((*node.inputs.first()?, *node.outputs.first()?)))
         .filter(|(table, _)| graph.constants.get(table).is_some_and(in_file))
-        .collect();
+        .into_map();
     for table in looked_up.keys().filter_map(|table| graph.constants.get(table)) {
         let row = table.memory() / table.shape().first().copied().unwrap_or(1).max(1);
         // One for each number that the call gives is more than there are.

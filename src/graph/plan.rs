@@ -12,6 +12,7 @@ use super::{
     run::Memory,
 };
 use crate::{
+    maps::Ordered,
     ops::{Fact, Inferred, Lower, OpError, Operator, PackCache, Run, Source, Step, StepShapes},
     tensor::{
         DType, Shape, Tensor, TensorError,
@@ -19,7 +20,7 @@ use crate::{
     },
 };
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::BTreeMap,
     sync::{
         Arc, Mutex, PoisonError, RwLock,
         atomic::{AtomicU64, Ordering},
@@ -285,15 +286,14 @@ fn fold(
 
 /// Values that are alive before node `next`: computed or given so far and used later.
 fn carried(graph: &Graph, facts: &Facts<'_>, next: usize, needed: &[ValueId]) -> Vec<ValueId> {
-    let used: BTreeSet<ValueId> = graph.nodes[next..]
+    let used = graph.nodes[next..]
         .iter()
         .flat_map(|node| &node.inputs)
         .chain(graph.outputs.iter().map(|(_, value)| value))
         .chain(needed)
         .copied()
-        .collect();
-    let made_later: BTreeSet<ValueId> =
-        graph.nodes[next..].iter().flat_map(|node| &node.outputs).copied().collect();
+        .into_set();
+    let made_later = graph.nodes[next..].iter().flat_map(|node| &node.outputs).copied().into_set();
     used.into_iter()
         .filter(|value| !made_later.contains(value))
         .filter(|value| facts.computed.contains_key(value) || !graph.constants.contains_key(value))
@@ -301,7 +301,7 @@ fn carried(graph: &Graph, facts: &Facts<'_>, next: usize, needed: &[ValueId]) ->
 }
 
 fn drop_unused(graph: &Graph, nodes: Vec<TracedNode>, results: &[ValueId]) -> Vec<TracedNode> {
-    let mut needed: BTreeSet<ValueId> = results.iter().copied().collect();
+    let mut needed = results.iter().copied().into_set();
     let mut kept: Vec<TracedNode> = Vec::with_capacity(nodes.len());
     for traced in nodes.into_iter().rev() {
         let node = &graph.nodes[traced.index];

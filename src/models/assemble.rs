@@ -7,7 +7,7 @@ use crate::{
     ops::OpError,
     tensor::{DType, Tensor, TensorError},
 };
-use std::sync::Arc;
+use std::{collections::BTreeMap, sync::Arc};
 
 impl Servable {
     /// Compiles every signature of a loaded model.
@@ -17,11 +17,10 @@ impl Servable {
         model: LoadedModel,
         backend: &dyn Backend,
     ) -> Result<Self, Error> {
-        let signatures = model
-            .signatures
-            .into_iter()
-            .map(|(key, loaded)| Ok((key.clone(), signature(key, loaded, backend)?)))
-            .collect::<Result<_, Error>>()?;
+        let mut signatures = BTreeMap::new();
+        for (key, loaded) in model.signatures {
+            signatures.insert(key.clone(), signature(key, loaded, backend)?);
+        }
         Ok(Self {
             name: name.to_owned(),
             version,

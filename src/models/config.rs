@@ -5,7 +5,7 @@ use super::{
     Error,
     textproto::{Fields, ParseError, parse},
 };
-use crate::proto::tensorflow::serving;
+use crate::{maps::Ordered, proto::tensorflow::serving};
 use std::{
     collections::{BTreeMap, BTreeSet},
     path::{Path, PathBuf},
@@ -114,7 +114,7 @@ impl ModelConfig {
             Some(PolicyChoice::Latest(latest)) => VersionPolicy::Latest(latest.num_versions.max(1) as usize),
             Some(PolicyChoice::All(_)) => VersionPolicy::All,
             Some(PolicyChoice::Specific(specific)) => {
-                VersionPolicy::Specific(specific.versions.into_iter().collect())
+                VersionPolicy::Specific(specific.versions.into_iter().into_set())
             }
         };
         Ok(Self { base_path: PathBuf::from(base_path), policy, labels: config.version_labels, name })

@@ -9,8 +9,10 @@ use super::{
     record::recorder_of,
     run::{CLASSIFY, PREDICT, REGRESS, dtype_mismatch, run, signature_name},
 };
-use crate::tensor::{DType, Tensor};
-use std::collections::BTreeSet;
+use crate::{
+    maps::Ordered,
+    tensor::{DType, Tensor},
+};
 
 /// Runs a signature on named tensors. The request's model is not looked at: `servable` answers.
 ///
@@ -81,8 +83,8 @@ pub fn check_inputs<'a>(
 
 /// Says what is wrong with the aliases, the first of TensorFlow Serving's checks that fails.
 fn alias_error(signature: &Signature, aliases: &[&str]) -> Error {
-    let given: BTreeSet<&str> = aliases.iter().copied().collect();
-    let declared: BTreeSet<&str> = signature.inputs.iter().map(|info| info.name.as_str()).collect();
+    let given = aliases.iter().copied().into_set();
+    let declared = signature.inputs.iter().map(|info| info.name.as_str()).into_set();
     let too_many = given.len() > declared.len();
     let too_few = given.len() < declared.len() && signature.defaults.is_empty();
     if too_many || too_few {

@@ -9,6 +9,7 @@ use super::{
 };
 use crate::{
     api::tensor_proto::{Form, TensorWriter},
+    maps::Ordered,
     models::{Recorded, Servable, Task},
     proto::tensorflow::serving::{
         ClassificationResponse, LogMetadata, ModelSpec, MultiInferenceResponse, RegressionResponse,
@@ -99,7 +100,7 @@ pub fn prediction_log(servable: &Servable, call: &Recorded<'_>) -> Vec<u8> {
         Recorded::Predict { inputs, filter, response } => {
             let request = PredictRequest {
                 model_spec: Some(asked(servable, &response.signature)),
-                inputs: inputs.iter().map(|(alias, tensor)| (alias.clone(), serialized(tensor))).collect(),
+                inputs: inputs.iter().map(|(alias, tensor)| (alias.clone(), serialized(tensor))).into_map(),
                 output_filter: filter.to_vec(),
             };
             log.predict = Some(exchange(&request, encode(response, Form::Lists)));

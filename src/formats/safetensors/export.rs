@@ -15,6 +15,7 @@ use crate::{
         FormatError, LoadedModel, LoadedSignature, TensorInfo, definition::tensor_info, identity::Identity,
     },
     graph::{Graph, Node, ValueId},
+    maps::Ordered,
     ops::control::Body,
     proto::tensorflow::{self as proto, SignatureDef},
     tensor::{DType, Tensor},
@@ -95,8 +96,8 @@ fn shown_only(definition: &SignatureDef) -> SignatureDocument {
     SignatureDocument {
         method: definition.method_name.clone(),
         callable: false,
-        inputs: Unique(infos(&definition.inputs).into_iter().map(input).collect()),
-        outputs: Unique(infos(&definition.outputs).into_iter().map(output).collect()),
+        inputs: Unique(infos(&definition.inputs).into_iter().map(input).into_map()),
+        outputs: Unique(infos(&definition.outputs).into_iter().map(output).into_map()),
         nodes: Vec::new(),
     }
 }
@@ -124,7 +125,7 @@ impl Writer {
         Self {
             names: HashMap::new(),
             contents: HashMap::new(),
-            taken: model.signatures.values().flat_map(aliases).collect(),
+            taken: model.signatures.values().flat_map(aliases).into_set(),
             inline: BTreeMap::new(),
             stored: BTreeMap::new(),
             variables: Vec::new(),
@@ -204,7 +205,7 @@ impl Writer {
 
     fn signature(&mut self, signature: &LoadedSignature) -> Result<SignatureDocument, String> {
         let graph = &signature.graph;
-        let aliases: BTreeSet<&str> = graph.inputs().iter().map(|input| input.name.as_str()).collect();
+        let aliases = graph.inputs().iter().map(|input| input.name.as_str()).into_set();
         let mut names = self.constant_names(graph);
         for input in graph.inputs() {
             names.insert(input.value, input.name.clone());
@@ -317,7 +318,7 @@ impl Writer {
         let constants = graph.constants().iter();
         constants
             .filter_map(|(value, tensor)| Some((*value, self.names.get(&Identity::of(tensor))?.clone())))
-            .collect()
+            .into_map()
     }
 }
 

@@ -10,6 +10,7 @@ use crate::{
     formats::{FormatError, LoadOptions, LoadedModel, LoadedSignature, MissingOperators, TensorInfo},
     graph::{Backend, Builder, Cpu, RunOptions, ValueId, passes},
     kernels::{self, Threads},
+    maps::Ordered,
     ops::state::States,
     proto::tensorflow::{
         AssetFileDef, MetaGraphDef, SavedModel, SignatureDef, TensorInfo as TensorInfoProto, collection_def,
@@ -95,7 +96,7 @@ fn select<'a>(
     let tags = |meta: &'a MetaGraphDef| -> BTreeSet<&'a str> {
         meta.meta_info_def.iter().flat_map(|info| &info.tags).map(String::as_str).collect()
     };
-    let wanted: BTreeSet<&str> = options.tags.iter().map(String::as_str).collect();
+    let wanted = options.tags.iter().map(String::as_str).into_set();
     let show =
         |tags: &BTreeSet<&str>| format!("{{ {} }}", tags.iter().copied().collect::<Vec<_>>().join(", "));
     model.meta_graphs.iter().find(|meta| tags(meta) == wanted).ok_or_else(|| {
@@ -229,7 +230,7 @@ fn signatures(
             let definition = definition.clone();
             (name.clone(), LoadedSignature { definition, inputs, outputs, defaults, graph })
         };
-        return Ok(imported.into_iter().map(finish).collect());
+        return Ok(imported.into_iter().map(finish).into_map());
     }
 }
 
@@ -289,11 +290,12 @@ fn signature(
         outputs.push(describe(alias, tensor, info));
         values.extend(value.map(|value| (alias.clone(), value)));
     }
-    let default = |(alias, message)| match tensor_proto::decode(message) {
-        Ok(tensor) => Ok((String::clone(alias), tensor)),
-        Err(error) => Err(FormatError::node(alias, format!("default of input {alias}: {error}"))),
-    };
-    let defaults = definition.defaults.iter().map(default).collect::<Result<_, _>>()?;
+    let mut defaults = BTreeMap::new();
+    for (alias, message) in &definition.defaults {
+        let tensor = tensor_proto::decode(message)
+            .map_err(|error| FormatError::node(alias, format!("default of input {alias}: {error}")))?;
+        defaults.insert(alias.clone(), tensor);
+    }
     Ok(Imported { inputs, outputs, defaults, builder: std::mem::take(&mut import.b), values })
 }
 

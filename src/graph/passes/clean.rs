@@ -2,9 +2,10 @@
 
 use crate::{
     graph::{Graph, ValueId},
+    maps::Ordered,
     ops::{Op, Operator},
 };
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 /// The same computation without identities and dead nodes.
 pub fn clean(mut graph: Graph) -> Graph {
@@ -34,7 +35,7 @@ fn remove_identities(graph: &mut Graph) {
 }
 
 fn remove_dead(graph: &mut Graph) {
-    let mut needed: BTreeSet<ValueId> = graph.outputs.iter().map(|(_, value)| *value).collect();
+    let mut needed = graph.outputs.iter().map(|(_, value)| *value).into_set();
     let mut nodes = std::mem::take(&mut graph.nodes);
     let mut kept = Vec::with_capacity(nodes.len());
     while let Some(node) = nodes.pop() {

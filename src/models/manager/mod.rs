@@ -11,9 +11,9 @@ use super::{
     Code, Error, Loader, ModelsConfig, Patience, Registry, State,
     source::{fingerprint, models_below, versions},
 };
+use crate::maps::Ordered;
 use plan::{Phase, Plan, Progress, Step};
 use std::{
-    collections::{BTreeMap, BTreeSet},
     path::PathBuf,
     sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
     thread::{self, JoinHandle},
@@ -191,8 +191,8 @@ impl Shared {
     }
 
     fn configure(&self, config: &ModelsConfig, allow_unavailable: bool) -> Result<(), Error> {
-        let labels: BTreeMap<_, _> =
-            config.models.values().map(|model| (model.name.clone(), model.labels.clone())).collect();
+        let labels =
+            config.models.values().map(|model| (model.name.clone(), model.labels.clone())).into_map();
         // The plan is locked throughout, so that two configurations cannot mix.
         let mut plan = self.lock();
         self.registry.set_labels(&labels, allow_unavailable)?;
@@ -281,7 +281,7 @@ impl Shared {
             return false;
         }
         let configs = plan.models.values().filter_map(|model| model.config.as_ref());
-        let mut folders: BTreeSet<PathBuf> = configs.map(|config| config.base_path.clone()).collect();
+        let mut folders = configs.map(|config| config.base_path.clone()).into_set();
         drop(plan);
         if let ConfigSource::Folder(folder) = &self.source {
             folders.insert(folder.clone());

@@ -4,12 +4,11 @@
 //! longer wanted goes only when a wanted one is ready, when none is wanted, or when it is not the only one. With
 //! `unload_first` it goes before the wanted one is loaded, as with TensorFlow Serving's resource-preserving policy.
 
-use crate::models::{Error, ModelConfig, ModelsConfig, VersionPolicy};
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    path::PathBuf,
-    time::Instant,
+use crate::{
+    maps::Ordered,
+    models::{Error, ModelConfig, ModelsConfig, VersionPolicy},
 };
+use std::{collections::BTreeMap, path::PathBuf, time::Instant};
 
 /// Where a version stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -270,8 +269,7 @@ fn wanted(policy: &VersionPolicy, mut offered: BTreeMap<i64, PathBuf>) -> BTreeM
             }
         }
         VersionPolicy::Specific(versions) => {
-            let missing: BTreeSet<_> =
-                versions.iter().filter(|version| !offered.contains_key(version)).collect();
+            let missing = versions.iter().filter(|version| !offered.contains_key(version)).into_set();
             if !missing.is_empty() {
                 log::debug!("versions {missing:?} are asked for but not on disk");
             }
@@ -284,6 +282,7 @@ fn wanted(policy: &VersionPolicy, mut offered: BTreeMap<i64, PathBuf>) -> BTreeM
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::collections::BTreeSet;
 
     fn plan(policy: VersionPolicy) -> Plan {
         let mut config = ModelsConfig::single("m", "/m");

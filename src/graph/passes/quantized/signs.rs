@@ -4,6 +4,7 @@
 use super::moves::moves;
 use crate::{
     graph::{Graph, ValueId, passes::shapes::Shapes},
+    maps::Ordered,
     ops::{Op, Operator, quantized::Requantize},
     tensor::{DType, Tensor},
 };
@@ -91,13 +92,13 @@ fn table(graph: &Graph, old: ValueId, x: bool, makes: bool) -> Option<Tensor> {
 
 /// The values that can be turned: signed bytes that only operators make and read which allow for it.
 fn turned(graph: &Graph, shapes: &Shapes) -> BTreeSet<ValueId> {
-    let outside: BTreeSet<ValueId> = graph.outputs.iter().map(|(_, output)| *output).collect();
-    let mut values: BTreeSet<ValueId> = graph
+    let outside = graph.outputs.iter().map(|(_, output)| *output).into_set();
+    let mut values = graph
         .nodes
         .iter()
         .flat_map(|node| node.outputs.iter().copied())
         .filter(|value| shapes.dtype(*value) == Some(DType::I8) && !outside.contains(value))
-        .collect();
+        .into_set();
     for _ in 0..MAX_ROUNDS {
         let before = values.len();
         // What one operator refuses is known to those before and behind it in the same round.
