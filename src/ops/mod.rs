@@ -5,6 +5,7 @@
 //! operators into these; planning asks them for shapes and for a [`Step`] to run.
 #![forbid(unsafe_code)]
 
+mod attributes;
 mod elements;
 mod fact;
 mod function;
@@ -28,7 +29,8 @@ use crate::{
     kernels::KernelError,
     tensor::{Tensor, TensorError},
 };
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de, ser};
+use serde_json::{Map, Value};
 
 /// What can go wrong with an operator, at planning or at run time.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
@@ -98,8 +100,7 @@ pub trait Operator {
 macro_rules! ops {
     ($($module:ident :: $op:ident),* $(,)?) => {
         /// Any operator.
-        #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-        #[serde(tag = "op")]
+        #[derive(Clone, Debug, PartialEq)]
         #[allow(missing_docs)]
         pub enum Op {
             $($op($module::$op),)*
@@ -113,6 +114,27 @@ macro_rules! ops {
             pub fn name(&self) -> &'static str {
                 match self {
                     $(Op::$op(_) => stringify!($op),)*
+                }
+            }
+
+            /// The operator of that name with these attributes.
+            ///
+            /// # Errors
+            /// There is no such operator, or they do not fit it.
+            pub fn read(name: &str, attributes: Map<String, Value>) -> Result<Self, serde_json::Error> {
+                match name {
+                    $(stringify!($op) => attributes::read(attributes).map(Op::$op),)*
+                    _ => Err(de::Error::unknown_variant(name, Self::NAMES)),
+                }
+            }
+
+            /// The attributes, all of them.
+            ///
+            /// # Errors
+            /// One has no form in JSON.
+            pub fn write(&self) -> Result<Map<String, Value>, serde_json::Error> {
+                match self {
+                    $(Op::$op(op) => attributes::write(op),)*
                 }
             }
         }
@@ -149,6 +171,24 @@ macro_rules! ops {
             }
         })*
     };
+}
+
+impl Serialize for Op {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut members = self.write().map_err(ser::Error::custom)?;
+        members.insert("op".into(), self.name().into());
+        members.serialize(serializer)
+    }
+}
+
+impl<'de> Deserialize<'de> for Op {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let mut members = Map::deserialize(deserializer)?;
+        let Some(Value::String(name)) = members.remove("op") else {
+            return Err(de::Error::missing_field("op"));
+        };
+        Self::read(&name, members).map_err(de::Error::custom)
+    }
 }
 
 pub mod arg_reduce;

@@ -4,7 +4,7 @@
 //! family has a short form, so that files written by hand can say `{"op": "Relu"}`.
 
 use crate::ops::Op;
-use serde_json::{Map, Value, json};
+use serde_json::{Map, Value};
 
 /// Operators whose payload is one function, in the order in which a short form is looked up.
 const FAMILIES: &[&str] = &["Unary", "Binary", "Compare", "Logical"];
@@ -39,24 +39,18 @@ pub(super) fn read(name: &str, attributes: &Map<String, Value>) -> Result<Op, Pr
 
 /// The function of that name, of the first family that has one.
 fn function(name: &str) -> Option<Op> {
-    let of_family = |family: &&str| {
-        let long = json!({ "op": family, "function": name });
-        serde_json::from_value::<Op>(long).ok()
-    };
+    let of_family = |family: &&str| Op::read(family, Map::from_iter([("function".into(), name.into())])).ok();
     FAMILIES.iter().find_map(of_family)
 }
 
 fn read_long(name: &str, attributes: &Map<String, Value>) -> Result<Op, Problem> {
-    let mut members = attributes.clone();
-    members.insert("op".into(), json!(name));
-    let op: Op = serde_json::from_value(Value::Object(members))
-        .map_err(|error| Problem::Attributes(error.to_string()))?;
+    let op = Op::read(name, attributes.clone()).map_err(|error| Problem::Attributes(error.to_string()))?;
     // What an operator writes names all its attributes, so whatever else was given is a mistake.
     let known = write_long(&op)?;
     match attributes.keys().find(|key| !known.contains_key(*key)) {
         None => Ok(op),
         Some(extra) => {
-            let names: Vec<&str> = known.keys().map(String::as_str).filter(|key| *key != "op").collect();
+            let names: Vec<&str> = known.keys().map(String::as_str).collect();
             let has =
                 if names.is_empty() { "it has none".into() } else { format!("it has {}", names.join(", ")) };
             Err(Problem::Attributes(format!("it has no attribute \"{extra}\"; {has}")))
@@ -66,8 +60,7 @@ fn read_long(name: &str, attributes: &Map<String, Value>) -> Result<Op, Problem>
 
 /// The operator's name and attributes.
 pub(super) fn write(op: &Op) -> Result<(String, Map<String, Value>), Problem> {
-    let mut members = write_long(op)?;
-    members.remove("op");
+    let members = write_long(op)?;
     if let (true, Some(Value::String(function))) = (members.len() == 1, members.get("function"))
         && read(function, &Map::new()).as_ref() == Ok(op)
     {
@@ -77,11 +70,7 @@ pub(super) fn write(op: &Op) -> Result<(String, Map<String, Value>), Problem> {
 }
 
 fn write_long(op: &Op) -> Result<Map<String, Value>, Problem> {
-    match serde_json::to_value(op) {
-        Ok(Value::Object(members)) => Ok(members),
-        Ok(_) => Err(Problem::Attributes("it is not written as an object".into())),
-        Err(error) => Err(Problem::Attributes(error.to_string())),
-    }
+    op.write().map_err(|error| Problem::Attributes(error.to_string()))
 }
 
 #[cfg(test)]
