@@ -33,9 +33,9 @@ pub enum Number {
 pub trait FromNumber: Sized {
     /// Reads the number that a checked text has at `at`; returns it and the offset behind it, or
     /// `None` where the number is none of this type.
-    #[inline(always)]
+    #[inline]
     fn from_number(text: &[u8], at: usize, conversion: Conversion) -> Option<(Self, usize)> {
-        let token = Token::scan(text, at).ok()?;
+        let token = Token::scan_apart(text, at)?;
         let end = token.end;
         Self::from_token(&token, text, at, conversion).map(|value| (value, end))
     }
@@ -154,6 +154,12 @@ impl Token {
         } else {
             Self::scan_signed::<false>(text, start)
         }
+    }
+
+    /// For numbers that were checked: one copy of the code for all element types.
+    #[inline(never)]
+    fn scan_apart(text: &[u8], start: usize) -> Option<Self> {
+        Self::scan(text, start).ok()
     }
 
     #[inline(always)]
