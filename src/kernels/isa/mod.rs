@@ -349,6 +349,10 @@ pub(crate) unsafe trait Isa: Copy {
 
 /// How whole numbers become bytes: `clamp(number + zero, min, max)`.
 #[derive(Clone, Copy)]
+#[cfg_attr(
+    not(target_arch = "x86_64"),
+    allow(dead_code, reason = "saturating packs of x86 alone need whole bounds")
+)]
 pub(crate) struct Coding {
     /// The zero point of unsigned bytes.
     zero: i32,
