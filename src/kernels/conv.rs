@@ -45,6 +45,26 @@ pub struct Conv2d {
 }
 
 impl Conv2d {
+    /// A convolution of single pixels: the product of `batch * height * width` rows of `from` by `[from, to]`.
+    pub fn pointwise(batch: usize, [height, width]: [usize; 2], [from, to]: [usize; 2]) -> Conv2d {
+        Conv2d {
+            batch,
+            in_height: height,
+            in_width: width,
+            in_channels: from,
+            out_height: height,
+            out_width: width,
+            out_channels: to,
+            kernel_height: 1,
+            kernel_width: 1,
+            stride: [1, 1],
+            dilation: [1, 1],
+            pad_top: 0,
+            pad_left: 0,
+            groups: 1,
+        }
+    }
+
     /// Fails when a size is zero that must not be, when the channels do not divide into the groups, or when the
     /// sizes exceed what can be addressed.
     pub fn check(&self) -> Result<(), KernelError> {

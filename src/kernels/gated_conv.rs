@@ -203,25 +203,6 @@ mod tests {
     use crate::kernels::table::available;
     use crate::kernels::testing::{assert_close, random};
 
-    fn conv(batch: usize, [height, width]: [usize; 2], [from, to]: [usize; 2]) -> Conv2d {
-        Conv2d {
-            batch,
-            in_height: height,
-            in_width: width,
-            in_channels: from,
-            out_height: height,
-            out_width: width,
-            out_channels: to,
-            kernel_height: 1,
-            kernel_width: 1,
-            stride: [1, 1],
-            dilation: [1, 1],
-            pad_top: 0,
-            pad_left: 0,
-            groups: 1,
-        }
-    }
-
     #[test]
     fn agrees_with_plain_loops() {
         let cases = [
@@ -235,7 +216,7 @@ mod tests {
         for kernels in available() {
             for threads in [1, 2, 3].map(Threads::new) {
                 for (case, &(batch, size, [from, to])) in cases.iter().enumerate() {
-                    let conv = conv(batch, size, [from, to]);
+                    let conv = Conv2d::pointwise(batch, size, [from, to]);
                     let pixels = size[0] * size[1];
                     let (x, gate) = (random(batch * pixels * from, 1), random(batch * from, 2));
                     let (w, bias) = (random(from * to, 3), random(to, 4));
@@ -272,12 +253,13 @@ mod tests {
     #[test]
     fn other_lengths_and_geometries_are_refused() {
         let kernels = available()[0];
-        let good = conv(1, [4, 4], [6, 5]);
+        let good = Conv2d::pointwise(1, [4, 4], [6, 5]);
         assert!(GatedConvPlan::new(&Conv2d { stride: [2, 2], ..good }, 1).is_err());
-        assert!(GatedConvPlan::new(&conv(1, [4, 4], [0, 5]), 1).is_err());
+        assert!(GatedConvPlan::new(&Conv2d::pointwise(1, [4, 4], [0, 5]), 1).is_err());
         let plan = GatedConvPlan::new(&good, 1).unwrap();
         let packed = PackedConv::pack(kernels, &good, &[0.0; 30], None).unwrap();
-        let wrong = PackedConv::pack(kernels, &conv(1, [4, 4], [5, 6]), &[0.0; 30], None).unwrap();
+        let wrong =
+            PackedConv::pack(kernels, &Conv2d::pointwise(1, [4, 4], [5, 6]), &[0.0; 30], None).unwrap();
         let mut scratch = vec![0.0; plan.scratch()];
         let mut run = |packed: &PackedConv, gate: usize, out: usize| {
             let (x, gate, mut out) = (vec![0.0; 96], vec![0.0; gate], vec![0.0; out]);

@@ -306,25 +306,6 @@ mod tests {
     use crate::kernels::table::available;
     use crate::kernels::testing::random;
 
-    fn conv(batch: usize, size: [usize; 2], channels: [usize; 2]) -> Conv2d {
-        Conv2d {
-            batch,
-            in_height: size[0],
-            in_width: size[1],
-            in_channels: channels[0],
-            out_height: size[0],
-            out_width: size[1],
-            out_channels: channels[1],
-            kernel_height: 1,
-            kernel_width: 1,
-            stride: [1, 1],
-            dilation: [1, 1],
-            pad_top: 0,
-            pad_left: 0,
-            groups: 1,
-        }
-    }
-
     fn depthwise(
         batch: usize,
         size: [usize; 2],
@@ -343,7 +324,7 @@ mod tests {
             pad_top: pad,
             pad_left: pad,
             groups: channels,
-            ..conv(batch, size, [channels, channels])
+            ..Conv2d::pointwise(batch, size, [channels, channels])
         }
     }
 
@@ -379,8 +360,8 @@ mod tests {
                 for (index, &(size, [from, wide, to], kernel, stride, pad, batch)) in cases.iter().enumerate()
                 {
                     let middle = depthwise(batch, size, wide, kernel, stride, pad);
-                    let first = conv(batch, size, [from, wide]);
-                    let last = conv(batch, [middle.out_height, middle.out_width], [wide, to]);
+                    let first = Conv2d::pointwise(batch, size, [from, wide]);
+                    let last = Conv2d::pointwise(batch, [middle.out_height, middle.out_width], [wide, to]);
                     let packed = [(&first, 1), (&middle, 3), (&last, 5)]
                         .map(|(conv, seed)| weights(kernels, conv, seed));
                     let activation = [None, Some(Unary::Silu), Some(Unary::HardSwish)][index % 3];
@@ -439,13 +420,13 @@ mod tests {
     fn what_does_not_follow_is_refused() {
         let kernels = available()[0];
         let middle = depthwise(1, [8, 8], 12, 3, 1, 1);
-        let first = conv(1, [8, 8], [4, 12]);
-        let last = conv(1, [8, 8], [12, 5]);
+        let first = Conv2d::pointwise(1, [8, 8], [4, 12]);
+        let last = Conv2d::pointwise(1, [8, 8], [12, 5]);
         let plan = |first: &Conv2d, middle: &Conv2d, last: &Conv2d| {
             InvertedResidualPlan::new(Some(first), middle, Some(last), 1)
         };
-        assert!(plan(&conv(1, [8, 8], [4, 13]), &middle, &last).is_err());
-        assert!(plan(&conv(1, [8, 9], [4, 12]), &middle, &last).is_err());
+        assert!(plan(&Conv2d::pointwise(1, [8, 8], [4, 13]), &middle, &last).is_err());
+        assert!(plan(&Conv2d::pointwise(1, [8, 9], [4, 12]), &middle, &last).is_err());
         assert!(plan(&first, &first, &last).is_err());
         assert!(plan(&first, &middle, &middle).is_err());
         let plan = plan(&first, &middle, &last).unwrap();

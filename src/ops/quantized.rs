@@ -178,22 +178,7 @@ impl QuantizedMatMul {
         let m: usize = outer.iter().product();
         let mut shape = Shape::from(outer);
         shape.push(n);
-        let geometry = Conv2d {
-            batch: 1,
-            in_height: 1,
-            in_width: m,
-            in_channels: k,
-            out_height: 1,
-            out_width: m,
-            out_channels: n,
-            kernel_height: 1,
-            kernel_width: 1,
-            stride: [1, 1],
-            dilation: [1, 1],
-            pad_top: 0,
-            pad_left: 0,
-            groups: 1,
-        };
+        let geometry = Conv2d::pointwise(1, [1, m], [k, n]);
         geometry.check()?;
         Ok((geometry, shape))
     }
