@@ -2,9 +2,10 @@
 //!
 //! A model is packed into many blocks, each touched for the first time while the first caller waits, and the fault of a
 //! small page costs more than packing it. So blocks lie side by side in chunks that ask for large pages, one after
-//! the other and never again; a chunk goes when the last block in it is dropped.
+//! the other and never again; a chunk goes when the last block in it is dropped. Only what a small model needs of the
+//! first chunk is in small pages.
 
-use crate::tensor::buffer::{ALIGNMENT, AlignedBytes};
+use crate::tensor::buffer::{ALIGNMENT, AlignedBytes, LARGE_PAGE};
 use std::{
     ptr::NonNull,
     sync::{Arc, Mutex, PoisonError, Weak},
@@ -21,13 +22,12 @@ enum Block {
     Part(Part),
 }
 
-/// Blocks below this are the allocator's, so that a small model does not hold a large page.
+/// Blocks below this are the allocator's.
 const LEAST_PART: usize = 64 << 10;
 /// Larger blocks have a chunk's advantages by themselves.
 const LARGEST_PART: usize = 4 << 20;
 /// Addresses, not memory: what no block was placed in is never touched.
 const CHUNK: usize = 16 << 20;
-const LARGE_PAGE: usize = 2 << 20;
 
 impl AlignedFloats {
     /// `length` zeros. Ends the program where the memory is not to be had, as the allocator does.
@@ -126,13 +126,11 @@ impl Part {
 }
 
 impl Filling {
-    /// A new chunk, to be filled from its first large page on.
+    /// A new chunk.
     fn begin(&mut self) -> Option<Arc<Chunk>> {
-        let mut memory = AlignedBytes::zeroed(CHUNK + LARGE_PAGE).ok()?;
-        let first = memory.start_mut();
-        let skipped = first.align_offset(LARGE_PAGE).min(LARGE_PAGE);
-        // SAFETY: fewer bytes are skipped than the chunk has more than `CHUNK`.
-        self.next = NonNull::new(unsafe { first.add(skipped) });
+        let goes_on = self.chunk.strong_count() > 0;
+        let mut memory = AlignedBytes::in_pages(CHUNK, if goes_on { 0 } else { LARGE_PAGE }).ok()?;
+        self.next = NonNull::new(memory.start_mut());
         self.free = CHUNK;
         let chunk = Arc::new(Chunk(memory));
         self.chunk = Arc::downgrade(&chunk);

@@ -21,8 +21,7 @@ use std::{
 pub const OWN_PAGES: usize = 1 << 20;
 
 /// What large pages hold on most systems.
-#[cfg(target_os = "linux")]
-const LARGE_PAGE: usize = 2 << 20;
+pub(crate) const LARGE_PAGE: usize = 2 << 20;
 
 /// Alignment of memory made here: one cache line, one AVX-512 vector.
 pub const ALIGNMENT: usize = 64;
@@ -97,21 +96,25 @@ enum Memory {
 
 impl Memory {
     fn zeroed(len: usize) -> Result<Self, TensorError> {
-        let refused = TensorError::OutOfMemory { bytes: len };
         if len >= OWN_PAGES {
-            let Ok(pages) = MmapMut::map_anon(len) else { return Err(refused) };
-            // A page fault costs more than what is computed in a small page. A hint: not every system has them.
-            #[cfg(target_os = "linux")]
-            if len >= LARGE_PAGE {
-                let _ = pages.advise(memmap2::Advice::HugePage);
-            }
-            return Ok(Self::Pages(pages));
+            return Self::pages(len, 0);
         }
         let count = len.div_ceil(ALIGNMENT);
         let mut lines = Vec::new();
-        lines.try_reserve_exact(count).map_err(|_| refused)?;
+        lines.try_reserve_exact(count).map_err(|_| TensorError::OutOfMemory { bytes: len })?;
         lines.resize(count, Line([0; ALIGNMENT]));
         Ok(Self::Lines(lines))
+    }
+
+    /// Pages of their own, large ones from `large_from` on: a page fault costs more than what is computed in a small page.
+    /// A hint: not every system has them.
+    fn pages(len: usize, large_from: usize) -> Result<Self, TensorError> {
+        let pages = MmapMut::map_anon(len).map_err(|_| TensorError::OutOfMemory { bytes: len })?;
+        #[cfg(target_os = "linux")]
+        if let Some(large) = len.checked_sub(large_from).filter(|&large| large >= LARGE_PAGE) {
+            let _ = pages.advise_range(memmap2::Advice::HugePage, large_from, large);
+        }
+        Ok(Self::Pages(pages))
     }
 
     fn room(&self) -> usize {
@@ -148,6 +151,12 @@ impl AlignedBytes {
             Some(memory) => Ok(Self { memory, len }),
             None => Self::zeroed(len),
         }
+    }
+
+    /// `len` zero bytes in pages of their own, which are small ones up to `large_from`: what is touched of a large page
+    /// takes all of it.
+    pub fn in_pages(len: usize, large_from: usize) -> Result<Self, TensorError> {
+        Ok(Self { memory: Memory::pages(len, large_from)?, len })
     }
 
     /// Grows with zeros or shrinks to `len` bytes.
