@@ -118,20 +118,12 @@ unsafe fn tile_of<I: Isa, D: Dot<I>, const R: usize, const V: usize>(isa: I, wor
                 channel += 16;
             }
             while channel < whole {
-                let mut four = [isa.splat_int(0); R];
-                for row in 0..R {
-                    four[row] = turned::<I, D>(isa, isa.splat_bytes(from[row].add(channel)));
-                }
-                step_of::<I, D, R, V>(isa, &mut sums, &four, weights);
+                step_of::<I, D, R, V, false>(isa, &mut sums, &from, channel, work.depth, weights);
                 weights = weights.add(V * I::LANES);
                 channel += 4;
             }
             if channel < work.depth {
-                let mut four = [isa.splat_int(0); R];
-                for row in 0..R {
-                    four[row] = turned::<I, D>(isa, isa.splat_int(rest(from[row], work.depth)));
-                }
-                step_of::<I, D, R, V>(isa, &mut sums, &four, weights);
+                step_of::<I, D, R, V, true>(isa, &mut sums, &from, channel, work.depth, weights);
                 weights = weights.add(V * I::LANES);
             }
         }
@@ -189,22 +181,33 @@ unsafe fn rest(row: *const u8, depth: usize) -> i32 {
     }
 }
 
-/// Four channels.
+/// Four channels, or the last ones of `depth` where they are fewer.
 #[inline(always)]
-unsafe fn step_of<I: Isa, D: Dot<I>, const R: usize, const V: usize>(
+unsafe fn step_of<I: Isa, D: Dot<I>, const R: usize, const V: usize, const REST: bool>(
     isa: I,
     sums: &mut [[D::Sums; V]; R],
-    four: &[I::I32; R],
+    from: &[*const u8; R],
+    channel: usize,
+    depth: usize,
     weights: *const i32,
 ) {
-    let mut weight = [isa.splat_int(0); V];
-    for vector in 0..V {
-        // SAFETY: as the caller vouches.
-        weight[vector] = unsafe { isa.load_int(weights.add(vector * I::LANES)) };
-    }
-    for row in 0..R {
+    // SAFETY: as the caller vouches.
+    unsafe {
+        let mut weight = [isa.splat_int(0); V];
         for vector in 0..V {
-            sums[row][vector] = D::add(isa, sums[row][vector], four[row], weight[vector]);
+            weight[vector] = isa.load_int(weights.add(vector * I::LANES));
+        }
+        for row in 0..R {
+            // Row by row: all rows' values at once would leave too few registers for the sums.
+            let four = if REST {
+                isa.splat_int(rest(from[row], depth))
+            } else {
+                isa.splat_bytes(from[row].add(channel))
+            };
+            let four = turned::<I, D>(isa, four);
+            for vector in 0..V {
+                sums[row][vector] = D::add(isa, sums[row][vector], four, weight[vector]);
+            }
         }
     }
 }
