@@ -121,6 +121,7 @@ impl PackedConvI8 {
         let groups = if depthwise { 1 } else { conv.groups };
         let n = conv.out_channels / groups;
         let padded = n.next_multiple_of(kernels.lanes);
+        let (sums, magnitudes) = column_sums(weights, conv.out_channels);
         let mut small = true;
         let mut all_bias = vec![0i32; groups * padded];
         let mut all_factors = AlignedFloats::zeroed(groups * padded);
@@ -128,16 +129,11 @@ impl PackedConvI8 {
             for column in 0..n {
                 let channel = group * n + column;
                 let own = bias.map_or(0, |bias| bias[channel]);
-                let column_sum: i32 = weights[channel..]
-                    .iter()
-                    .step_by(conv.out_channels)
-                    .map(|&weight| i32::from(weight))
-                    .sum();
-                let most = weights[channel..].iter().step_by(conv.out_channels);
-                let most: f64 = most.map(|&weight| 255.0 * f64::from(weight).abs()).sum();
-                let most = most + f64::from(own).abs() + f64::from(column_sum).abs() * f64::from(zero);
+                let most = 255.0 * f64::from(magnitudes[channel])
+                    + f64::from(own).abs()
+                    + f64::from(sums[channel]).abs() * f64::from(zero);
                 small &= most * f64::from(factor(channel)).abs() < f64::from(1 << 30);
-                all_bias[group * padded + column] = own.wrapping_sub(read_zero.wrapping_mul(column_sum));
+                all_bias[group * padded + column] = own.wrapping_sub(read_zero.wrapping_mul(sums[channel]));
                 all_factors.as_mut_slice()[group * padded + column] = factor(channel);
             }
         }
@@ -172,6 +168,18 @@ impl PackedConvI8 {
     }
 }
 
+/// For every output channel the sum of its weights, and that of their magnitudes. Row by row, as they lie in memory.
+fn column_sums(weights: &[i8], out_channels: usize) -> (Vec<i32>, Vec<u32>) {
+    let (mut sums, mut magnitudes) = (vec![0i32; out_channels], vec![0u32; out_channels]);
+    for row in weights.chunks_exact(out_channels.max(1)) {
+        for ((sum, magnitude), &weight) in sums.iter_mut().zip(&mut magnitudes).zip(row) {
+            *sum += i32::from(weight);
+            *magnitude += u32::from(weight.unsigned_abs());
+        }
+    }
+    (sums, magnitudes)
+}
+
 /// One group's panels. A folded kernel row is one tap, as in [`Folded`].
 fn pack_group(kernels: &Kernels, conv: &Conv2d, weights: &[i8], group: usize) -> AlignedFloats {
     let n = conv.out_channels / conv.groups;
@@ -182,6 +190,7 @@ fn pack_group(kernels: &Kernels, conv: &Conv2d, weights: &[i8], group: usize) ->
     let lanes = kernels.lanes;
     let mut packed = AlignedFloats::zeroed(taps * steps * together * n.next_multiple_of(lanes));
     let mut rest = packed.as_mut_slice();
+    let nothing = vec![0i8; lanes * kernels.tile_vectors];
     for first in (0..n).step_by(lanes * kernels.tile_vectors) {
         let count = (n - first).min(lanes * kernels.tile_vectors);
         let padded = count.next_multiple_of(lanes);
@@ -189,20 +198,30 @@ fn pack_group(kernels: &Kernels, conv: &Conv2d, weights: &[i8], group: usize) ->
         rest = after;
         for (index, row) in panel.chunks_exact_mut((together * padded).max(1)).enumerate() {
             let (tap, step) = (index / steps, index % steps);
-            for (place, to) in row[..together * count].iter_mut().enumerate() {
-                let (column, four) = (place / together, step * together + place % together);
-                let byte = |place: usize| {
-                    let channel = four * 4 + place;
+            for four in 0..together {
+                let channels: [&[i8]; 4] = std::array::from_fn(|place| {
+                    let channel = (step * together + four) * 4 + place;
                     if channel >= depth {
-                        return 0;
+                        return &nothing[..count];
                     }
-                    weights[(tap * depth + channel) * conv.out_channels + group * n + first + column] as u8
-                };
-                *to = f32::from_bits(u32::from_le_bytes([byte(0), byte(1), byte(2), byte(3)]));
+                    &weights[(tap * depth + channel) * conv.out_channels + group * n + first..][..count]
+                });
+                match together {
+                    1 => join_bytes(channels, row.iter_mut()),
+                    _ => join_bytes(channels, row.iter_mut().skip(four).step_by(together)),
+                }
             }
         }
     }
     packed
+}
+
+/// Four channels of a column as one lane.
+#[inline(always)]
+fn join_bytes<'a>([a, b, c, d]: [&[i8]; 4], lanes: impl Iterator<Item = &'a mut f32>) {
+    for ((((to, &a), &b), &c), &d) in lanes.zip(a).zip(b).zip(c).zip(d) {
+        *to = f32::from_bits(u32::from_le_bytes([a as u8, b as u8, c as u8, d as u8]));
+    }
 }
 
 /// Taps, and the channels of one.
