@@ -133,12 +133,13 @@ impl Packing<'_> {
             self.sum += bytes;
             self.packed.insert(*number);
             let Some(buffer) = tensor.buffer() else { continue };
-            if buffer.is_computed() {
+            if buffer.is_mapped() || buffer.is_computed() && buffer.is_stored() {
+                // It is read where it is stored.
+                besides += bytes;
+            } else if buffer.is_computed() {
                 // What it is computed from, and the result.
                 besides += 2 * bytes;
                 self.untidy += if bytes < OWN_PAGES { bytes } else { 0 };
-            } else if buffer.is_mapped() {
-                besides += bytes;
             }
         }
         self.most = self.most.max(self.sum + besides.max(self.untidy));

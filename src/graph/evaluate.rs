@@ -66,7 +66,7 @@ pub(super) fn evaluate(machine: &Machine<'_>, op: &Op, inputs: &[Tensor]) -> Res
         inputs: &facts,
         outputs: &outputs,
         kernels: machine.kernels,
-        threads: machine.threads.count(),
+        threads: machine.threads,
         packs: &packs,
         constants: &constants,
     };

@@ -500,7 +500,7 @@ fn lower(
             inputs: &traced.inputs,
             outputs,
             kernels: machine.kernels,
-            threads: machine.threads.count(),
+            threads: machine.threads,
             packs,
             constants: &constants,
         };

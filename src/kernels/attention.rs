@@ -13,6 +13,7 @@ use super::pack::{Columns, PackedView, PanelWidth, pack_panels};
 use super::product::{Epilogue, Output, product};
 use super::table::Kernels;
 use super::threads::{SendPtr, Threads};
+use crate::tensor::buffer::bytes_of;
 use std::mem::MaybeUninit;
 
 const KERNEL: &str = "attention";
@@ -290,8 +291,8 @@ fn pack_keys(kernels: &Kernels, attention: &Attention, k: &[f32], packed: &mut [
         let count = BLOCK_KEYS.min(attention.keys - first);
         let (block, after) = rest.split_at_mut(depth * count.next_multiple_of(kernels.lanes));
         let offset = first * attention.k.row;
-        let columns = Columns { k: depth, n: count, offset, row_stride: 1, column_stride: attention.k.row };
-        pack_panels(kernels, columns, k, block);
+        let columns = Columns::plain(depth, count, offset, 1, attention.k.row);
+        pack_panels(kernels, columns, bytes_of(k), block, &Threads::single());
         rest = after;
     }
 }
@@ -303,8 +304,8 @@ fn pack_values(kernels: &Kernels, attention: &Attention, v: &[f32], packed: &mut
         let count = BLOCK_KEYS.min(attention.keys - first);
         let (block, after) = rest.split_at_mut(count * attention.value_depth.next_multiple_of(kernels.lanes));
         let (n, offset) = (attention.value_depth, first * attention.v.row);
-        let columns = Columns { k: count, n, offset, row_stride: attention.v.row, column_stride: 1 };
-        pack_panels(kernels, columns, v, block);
+        let columns = Columns::plain(count, n, offset, attention.v.row, 1);
+        pack_panels(kernels, columns, bytes_of(v), block, &Threads::single());
         rest = after;
     }
 }

@@ -9,8 +9,9 @@
 use super::aligned::AlignedFloats;
 use super::depthwise::{self, PackedDepthwise};
 use super::error::{KernelError, expect_length, product as size_of_product};
+use super::filter::Filter;
 use super::gemm::{Plain, check_packed};
-use super::pack::{Columns, PackedB, PackedView};
+use super::pack::{PackedB, PackedView};
 use super::product::{Epilogue, Output, Rows, product};
 use super::table::Kernels;
 use super::threads::Threads;
@@ -180,21 +181,31 @@ impl PackedConv {
         weights: &[f32],
         bias: Option<&[f32]>,
     ) -> Result<PackedConv, KernelError> {
+        PackedConv::pack_stored(kernels, conv, Filter::taps_first(weights), bias, &Threads::single())
+    }
+
+    /// [`PackedConv::pack`] for floats as they are stored, on these threads.
+    pub fn pack_stored(
+        kernels: &Kernels,
+        conv: &Conv2d,
+        filter: Filter<'_>,
+        bias: Option<&[f32]>,
+        threads: &Threads,
+    ) -> Result<PackedConv, KernelError> {
         conv.check()?;
-        expect_length(KERNEL, "weights", conv.weight_elements()?, weights.len())?;
+        filter.check(KERNEL, conv, size_of::<f32>())?;
         if let Some(bias) = bias {
             expect_length(KERNEL, "bias", conv.out_channels, bias.len())?;
         }
         let weights = if conv.is_depthwise() {
-            PackedWeights::Depthwise(PackedDepthwise::pack(weights, bias))
+            let weights: Vec<f32> = filter.sorted(conv).into_iter().map(f32::from_le_bytes).collect();
+            PackedWeights::Depthwise(PackedDepthwise::pack(&weights, bias))
         } else {
-            let n = conv.out_channels / conv.groups;
-            let k = size_of_product(KERNEL, "weights", &[conv.taps(), conv.depth()])?;
+            size_of_product(KERNEL, "weights", &[conv.taps(), conv.depth()])?;
             let pack = |group: usize| {
-                let first = group * n;
-                let columns =
-                    Columns { k, n, offset: first, row_stride: conv.out_channels, column_stride: 1 };
-                PackedB::pack_columns(kernels, weights, columns, bias.map(|bias| &bias[first..first + n]))
+                let columns = filter.columns(conv, group);
+                let bias = bias.map(|bias| &bias[group * columns.n..][..columns.n]);
+                PackedB::pack_columns(kernels, filter.bytes, columns, bias, threads)
             };
             PackedWeights::Dense((0..conv.groups).map(pack).collect::<Result<_, _>>()?)
         };

@@ -11,8 +11,10 @@ use super::conv::{Conv2d, ConvPlan, Folded, Indirect};
 use super::depthwise::Cut;
 use super::depthwise_i8::{self, LineI8};
 use super::error::{KernelError, expect_length, product as size_of_product};
+use super::filter::Filter;
 use super::gemm::Plain;
 use super::isa::{Coding, Isa};
+use super::pack_i8;
 use super::product::{BLOCK_ROWS, MAX_POINTERS, Rows, SCRATCH, cut, filled, part};
 use super::table::Kernels;
 use super::threads::{SendPtr, Threads};
@@ -93,10 +95,27 @@ impl PackedConvI8 {
         weights: &[i8],
         quantisation: &Quantisation<'_>,
     ) -> Result<PackedConvI8, KernelError> {
+        PackedConvI8::pack_stored(
+            kernels,
+            conv,
+            Filter::taps_first(weights),
+            quantisation,
+            &Threads::single(),
+        )
+    }
+
+    /// [`PackedConvI8::pack`] for bytes as they are stored, on these threads.
+    pub fn pack_stored(
+        kernels: &Kernels,
+        conv: &Conv2d,
+        filter: Filter<'_>,
+        quantisation: &Quantisation<'_>,
+        threads: &Threads,
+    ) -> Result<PackedConvI8, KernelError> {
         conv.check()?;
         let error = |argument, problem| Err(KernelError::Descriptor { kernel: KERNEL, argument, problem });
         let Quantisation { zero, bias, factors } = *quantisation;
-        expect_length(KERNEL, "weights", conv.weight_elements()?, weights.len())?;
+        filter.check(KERNEL, conv, size_of::<i8>())?;
         if let Some(bias) = bias {
             expect_length(KERNEL, "bias", conv.out_channels, bias.len())?;
         }
@@ -121,7 +140,7 @@ impl PackedConvI8 {
         let groups = if depthwise { 1 } else { conv.groups };
         let n = conv.out_channels / groups;
         let padded = n.next_multiple_of(kernels.lanes);
-        let (sums, magnitudes) = column_sums(weights, conv.out_channels);
+        let (sums, magnitudes) = pack_i8::column_sums(filter, conv.out_channels);
         let mut small = true;
         let mut all_bias = vec![0i32; groups * padded];
         let mut all_factors = AlignedFloats::zeroed(groups * padded);
@@ -139,11 +158,11 @@ impl PackedConvI8 {
         }
         let packed = if depthwise {
             let mut lanes = AlignedFloats::zeroed(depthwise_i8::packed_len(conv, padded));
-            depthwise_i8::pack(conv, weights, padded, lanes.as_mut_slice());
+            let weights: Vec<i8> = filter.sorted(conv).into_iter().map(i8::from_le_bytes).collect();
+            depthwise_i8::pack(conv, &weights, padded, lanes.as_mut_slice());
             Weights::Depthwise(lanes)
         } else {
-            let pack = |group: usize| pack_group(kernels, conv, weights, group);
-            Weights::Dense((0..groups).map(pack).collect())
+            Weights::Dense(pack_i8::pack_groups(kernels, conv, filter, threads))
         };
         Ok(PackedConvI8 {
             shape: conv.weight_shape(),
@@ -168,64 +187,8 @@ impl PackedConvI8 {
     }
 }
 
-/// For every output channel the sum of its weights, and that of their magnitudes. Row by row, as they lie in memory.
-fn column_sums(weights: &[i8], out_channels: usize) -> (Vec<i32>, Vec<u32>) {
-    let (mut sums, mut magnitudes) = (vec![0i32; out_channels], vec![0u32; out_channels]);
-    for row in weights.chunks_exact(out_channels.max(1)) {
-        for ((sum, magnitude), &weight) in sums.iter_mut().zip(&mut magnitudes).zip(row) {
-            *sum += i32::from(weight);
-            *magnitude += u32::from(weight.unsigned_abs());
-        }
-    }
-    (sums, magnitudes)
-}
-
-/// One group's panels. A folded kernel row is one tap, as in [`Folded`].
-fn pack_group(kernels: &Kernels, conv: &Conv2d, weights: &[i8], group: usize) -> AlignedFloats {
-    let n = conv.out_channels / conv.groups;
-    let (taps, depth) = tap_shape(conv);
-    // Groups of four that a column has side by side, and those of all channels.
-    let together = kernels.order_i8.channels / 4;
-    let steps = depth.div_ceil(4 * together);
-    let lanes = kernels.lanes;
-    let mut packed = AlignedFloats::zeroed(taps * steps * together * n.next_multiple_of(lanes));
-    let mut rest = packed.as_mut_slice();
-    let nothing = vec![0i8; lanes * kernels.tile_vectors];
-    for first in (0..n).step_by(lanes * kernels.tile_vectors) {
-        let count = (n - first).min(lanes * kernels.tile_vectors);
-        let padded = count.next_multiple_of(lanes);
-        let (panel, after) = rest.split_at_mut(taps * steps * together * padded);
-        rest = after;
-        for (index, row) in panel.chunks_exact_mut((together * padded).max(1)).enumerate() {
-            let (tap, step) = (index / steps, index % steps);
-            for four in 0..together {
-                let channels: [&[i8]; 4] = std::array::from_fn(|place| {
-                    let channel = (step * together + four) * 4 + place;
-                    if channel >= depth {
-                        return &nothing[..count];
-                    }
-                    &weights[(tap * depth + channel) * conv.out_channels + group * n + first..][..count]
-                });
-                match together {
-                    1 => join_bytes(channels, row.iter_mut()),
-                    _ => join_bytes(channels, row.iter_mut().skip(four).step_by(together)),
-                }
-            }
-        }
-    }
-    packed
-}
-
-/// Four channels of a column as one lane.
-#[inline(always)]
-fn join_bytes<'a>([a, b, c, d]: [&[i8]; 4], lanes: impl Iterator<Item = &'a mut f32>) {
-    for ((((to, &a), &b), &c), &d) in lanes.zip(a).zip(b).zip(c).zip(d) {
-        *to = f32::from_bits(u32::from_le_bytes([a as u8, b as u8, c as u8, d as u8]));
-    }
-}
-
-/// Taps, and the channels of one.
-fn tap_shape(conv: &Conv2d) -> (usize, usize) {
+/// Taps, and the channels of one. A folded kernel row is one tap, as in [`Folded`].
+pub(super) fn tap_shape(conv: &Conv2d) -> (usize, usize) {
     if conv.is_folded() && !conv.is_pointwise() {
         (conv.kernel_height, conv.row_depth())
     } else {

@@ -13,6 +13,7 @@ use super::pack::{Columns, PackedB};
 use super::product::{Epilogue, Output, Rows, product};
 use super::table::Kernels;
 use super::threads::{SendPtr, Threads};
+use crate::tensor::buffer::bytes_of;
 use std::ops::Range;
 
 const KERNEL: &str = "conv_transpose2d";
@@ -215,15 +216,11 @@ impl PackedConvTranspose {
                 }
                 for group in 0..conv.groups {
                     let first = group * n;
-                    let columns = Columns {
-                        k: rows.len() * columns.len() * depth,
-                        n,
-                        offset: first,
-                        row_stride: conv.out_channels,
-                        column_stride: 1,
-                    };
+                    let k = rows.len() * columns.len() * depth;
+                    let columns = Columns::plain(k, n, first, conv.out_channels, 1);
                     let bias = bias.map(|bias| &bias[first..first + n]);
-                    packed.push(PackedB::pack_columns(kernels, &part, columns, bias)?);
+                    let part = bytes_of(&part);
+                    packed.push(PackedB::pack_columns(kernels, part, columns, bias, &Threads::single())?);
                 }
             }
         }

@@ -2,11 +2,20 @@
 //!
 //! The columns of B `[k, n]` are cut into nearly equal panels, none wider than the register tile. A panel stores its rows one
 //! after the other, so the product reads it from front to back; the columns beyond `n` are zero.
+//!
+//! Weights are read where they are stored, in whatever order and at whatever address: a copy that only puts them in order
+//! would be written to pages that are touched for the first time, which takes longer than the packing. All threads take part.
 
 use super::aligned::AlignedFloats;
 use super::error::{KernelError, expect_length, product};
+use super::product::part;
 use super::table::Kernels;
+use super::threads::{SendPtr, Threads};
+use crate::tensor::buffer::bytes_of;
 use std::ops::Range;
+
+/// Elements that a thread packs at a time.
+const GRAIN: usize = 32 * 1024;
 
 /// How the second matrix of a product lies in memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -37,17 +46,34 @@ impl PackedB {
         layout: BLayout,
         bias: Option<&[f32]>,
     ) -> Result<PackedB, KernelError> {
-        let columns = Columns::of(k, n, layout);
-        expect_length("pack", "b", product("pack", "b", &[k, n])?, b.len())?;
-        PackedB::pack_columns(kernels, b, columns, bias)
+        PackedB::pack_stored(kernels, k, n, bytes_of(b), layout, bias, &Threads::single())
     }
 
-    /// Packs the part of `b` that `columns` describes; the caller has checked that it lies within.
+    /// [`PackedB::pack`] for floats at any address, on these threads.
+    pub fn pack_stored(
+        kernels: &Kernels,
+        k: usize,
+        n: usize,
+        b: &[u8],
+        layout: BLayout,
+        bias: Option<&[f32]>,
+        threads: &Threads,
+    ) -> Result<PackedB, KernelError> {
+        let elements = product("pack", "b", &[k, n])?;
+        expect_length("pack", "b", elements.saturating_mul(size_of::<f32>()), b.len())?;
+        PackedB::pack_columns(kernels, b, Columns::of(k, n, layout), bias, threads)
+    }
+
+    /// Packs the floats of `b` that `columns` describes.
+    ///
+    /// # Panics
+    /// Where they do not lie within `b`.
     pub(super) fn pack_columns(
         kernels: &Kernels,
-        b: &[f32],
+        b: &[u8],
         columns: Columns,
         bias: Option<&[f32]>,
+        threads: &Threads,
     ) -> Result<PackedB, KernelError> {
         let Columns { k, n, .. } = columns;
         if let Some(bias) = bias {
@@ -55,7 +81,7 @@ impl PackedB {
         }
         let width = PanelWidth::of(kernels);
         let mut panels = AlignedFloats::zeroed(packed_len(kernels, k, n)?);
-        pack_panels(kernels, columns, b, panels.as_mut_slice());
+        pack_panels(kernels, columns, b, panels.as_mut_slice(), threads);
         let bias = bias.map(|bias| {
             let mut padded = AlignedFloats::zeroed(n.next_multiple_of(width.lanes));
             padded.as_mut_slice()[..n].copy_from_slice(bias);
@@ -138,7 +164,7 @@ pub fn pack_into(
 ) -> Result<(), KernelError> {
     expect_length("pack", "b", product("pack", "b", &[k, n])?, b.len())?;
     expect_length("pack", "packed", packed_len(kernels, k, n)?, packed.len())?;
-    pack_panels(kernels, Columns::of(k, n, layout), b, packed);
+    pack_panels(kernels, Columns::of(k, n, layout), bytes_of(b), packed, &Threads::single());
     Ok(())
 }
 
@@ -189,7 +215,8 @@ impl Panels {
     }
 }
 
-/// Where the element at row `k`, column `n` of B lies: `offset + k * row_stride + n * column_stride`.
+/// Where the elements of B lie: that of row `tap * (k / taps) + channel` and column `n` at
+/// `offset + tap + channel * row_stride + n * column_stride`. With several taps, those of a channel are neighbours.
 #[derive(Clone, Copy)]
 pub(super) struct Columns {
     pub(super) k: usize,
@@ -197,66 +224,230 @@ pub(super) struct Columns {
     pub(super) offset: usize,
     pub(super) row_stride: usize,
     pub(super) column_stride: usize,
+    pub(super) taps: usize,
 }
 
 impl Columns {
+    /// A matrix whose rows have the same distance from each other.
+    pub(super) fn plain(
+        k: usize,
+        n: usize,
+        offset: usize,
+        row_stride: usize,
+        column_stride: usize,
+    ) -> Columns {
+        Columns { k, n, offset, row_stride, column_stride, taps: 1 }
+    }
+
     fn of(k: usize, n: usize, layout: BLayout) -> Columns {
-        let (row_stride, column_stride) = match layout {
-            BLayout::RowMajorKxN => (n, 1),
-            BLayout::RowMajorNxK => (1, k),
-        };
-        Columns { k, n, offset: 0, row_stride, column_stride }
-    }
-}
-
-/// Packs the part of `b` that `columns` describes into `packed`, which has room for it.
-pub(super) fn pack_panels(kernels: &Kernels, columns: Columns, b: &[f32], packed: &mut [f32]) {
-    for panel in panels_of(kernels, columns) {
-        pack_panel(&panel, columns, kernels, b, &mut packed[panel.packed.clone()]);
-    }
-}
-
-/// A panel: its columns, and where it stands.
-struct Panel {
-    columns: Range<usize>,
-    packed: Range<usize>,
-}
-
-/// The panels of a matrix; none where it has no rows.
-fn panels_of(kernels: &Kernels, Columns { k, n, .. }: Columns) -> impl Iterator<Item = Panel> {
-    let (panels, lanes) = (PanelWidth::of(kernels).over(n), kernels.lanes);
-    let count = if k == 0 { 0 } else { panels.count };
-    (0..count).map(move |panel| {
-        let columns = panels.columns(&(panel..panel + 1));
-        let packed = columns.start * k..(columns.start + panels.vectors(panel) * lanes) * k;
-        Panel { columns, packed }
-    })
-}
-
-fn pack_panel(panel: &Panel, columns: Columns, kernels: &Kernels, b: &[f32], packed: &mut [f32]) {
-    let Columns { k, offset, row_stride, column_stride, .. } = columns;
-    let (first, count) = (panel.columns.start, panel.columns.len());
-    let padded = packed.len() / k.max(1);
-    if column_stride == 1 {
-        for (row, to) in packed.chunks_exact_mut(padded).enumerate() {
-            let from = offset + row * row_stride + first;
-            to[..count].copy_from_slice(&b[from..from + count]);
-            to[count..].fill(0.0);
+        match layout {
+            BLayout::RowMajorKxN => Columns::plain(k, n, 0, n, 1),
+            BLayout::RowMajorNxK => Columns::plain(k, n, 0, 1, k),
         }
+    }
+
+    /// Whether all elements are among so many floats.
+    fn lie_within(&self, floats: usize) -> bool {
+        let Columns { k, n, offset, row_stride, column_stride, taps } = *self;
+        if k == 0 || n == 0 {
+            return true;
+        }
+        let (rows, columns) = ((k / taps - 1).checked_mul(row_stride), (n - 1).checked_mul(column_stride));
+        let last =
+            [rows, columns, Some(taps - 1)].into_iter().try_fold(offset, |sum, more| sum.checked_add(more?));
+        last.is_some_and(|last| last < floats)
+    }
+}
+
+/// Packs the floats of `b` that `columns` describes into `packed`, which has room for them.
+///
+/// # Panics
+/// Where something does not lie within its slice.
+pub(super) fn pack_panels(
+    kernels: &Kernels,
+    columns: Columns,
+    b: &[u8],
+    packed: &mut [f32],
+    threads: &Threads,
+) {
+    let Columns { k, n, taps, .. } = columns;
+    let (panels, lanes) = (PanelWidth::of(kernels).over(n), kernels.lanes);
+    if k == 0 || panels.count == 0 {
         return;
     }
-    let b = &b[offset + first * column_stride..];
-    if row_stride == 1 {
-        assert!(b.len() >= (count - 1) * column_stride + k, "columns lie within b");
-        // SAFETY: `count` columns of `k` floats were checked, and the panel has `k` rows of `padded`.
-        unsafe { (kernels.turn)(b.as_ptr(), column_stride, count, k, packed.as_mut_ptr(), padded) };
+    assert!(taps > 0 && k.is_multiple_of(taps), "every tap has the same channels");
+    assert!(columns.lie_within(b.len() / size_of::<f32>()), "the columns lie within b");
+    assert!(packed.len() >= n.next_multiple_of(lanes) * k, "there is room for the panels");
+    let to = SendPtr(packed.as_mut_ptr());
+    let pack = |panel: usize, channels: Range<usize>| {
+        let own = panels.columns(&(panel..panel + 1));
+        let width = panels.vectors(panel) * lanes;
+        // SAFETY: panels lie one behind the other, each with `k` rows of its width; all of them fit, and no two calls have
+        // the same panel and channels. What is read was checked above.
+        unsafe {
+            pack_panel(
+                kernels,
+                columns,
+                b.as_ptr().cast(),
+                own.clone(),
+                channels,
+                to.get().add(own.start * k),
+                width,
+            )
+        };
+    };
+    let depth = k / taps;
+    // Panels of some columns are cut along the rows, so that a lone one does not stay on one thread.
+    let parts = packed.len().div_ceil(GRAIN).div_ceil(panels.count).min(depth);
+    if threads.count() == 1 || packed.len() <= GRAIN {
+        return (0..panels.count).for_each(|panel| pack(panel, 0..depth));
     }
-    for (row, to) in packed.chunks_exact_mut(padded).enumerate() {
-        let (there, beyond) = to.split_at_mut(count);
-        if row_stride != 1 {
-            let from = b[row * row_stride..].iter().step_by(column_stride);
-            there.iter_mut().zip(from).for_each(|(to, &from)| *to = from);
+    threads.for_each(panels.count * parts, |task| pack(task / parts, part(depth, parts, task % parts)));
+}
+
+/// Words that are turned in fast memory before they go to their rows.
+pub(super) const TURNED: usize = 8192;
+
+/// Calls `turn` for as many channels at a time as fit, with the first element of their columns, the number of rows and where
+/// these are to go, then `place` for each of the rows, of `width` words.
+#[inline(never)]
+fn turn_taps(
+    turn: impl Fn(usize, usize, *mut f32),
+    taps: usize,
+    channels: Range<usize>,
+    width: usize,
+    place: impl Fn(usize, usize, *const f32),
+) {
+    let mut turned = [0.0f32; TURNED];
+    let together = (TURNED / (taps * width)).max(1);
+    for start in channels.clone().step_by(together) {
+        let own = start..channels.end.min(start + together);
+        turn(start * taps, own.len() * taps, turned.as_mut_ptr());
+        for tap in 0..taps {
+            for channel in own.clone() {
+                place(tap, channel, turned[((channel - start) * taps + tap) * width..].as_ptr());
+            }
         }
-        beyond.fill(0.0);
+    }
+}
+
+/// Packs `channels` of every tap into their rows of a panel, which begins at `packed`.
+///
+/// # Safety
+/// The columns must lie within `b`, which may have any address; the panel must have `k` rows of `width` floats, and nobody
+/// else may use those of these channels.
+unsafe fn pack_panel(
+    kernels: &Kernels,
+    columns: Columns,
+    b: *const f32,
+    own: Range<usize>,
+    channels: Range<usize>,
+    packed: *mut f32,
+    width: usize,
+) {
+    let Columns { k, offset, row_stride, column_stride, taps, .. } = columns;
+    let (count, depth) = (own.len(), k / taps);
+    // SAFETY: of rows and columns that the caller vouches for; every row is `width` floats long, of which `count` are copied or
+    // turned and the others zeroed. Elements are read as bytes or as the kernels do, which ask for no alignment.
+    unsafe {
+        let first = b.cast::<[u8; 4]>().add(offset + own.start * column_stride);
+        let row_of = |tap: usize, channel: usize| packed.add((tap * depth + channel) * width);
+        if column_stride == 1 {
+            for tap in 0..taps {
+                for channel in channels.clone() {
+                    let from = first.add(tap + channel * row_stride);
+                    from.copy_to_nonoverlapping(row_of(tap, channel).cast(), count);
+                }
+            }
+        } else if row_stride == 1 && taps == 1 {
+            let (from, to) = (first.add(channels.start), row_of(0, channels.start));
+            (kernels.turn)(from.cast(), column_stride, count, channels.len(), to, width);
+        } else if row_stride == taps && taps * width <= TURNED {
+            let turn = |from: usize, rows: usize, turned: *mut f32| {
+                (kernels.turn)(first.add(from).cast(), column_stride, count, rows, turned, width);
+            };
+            turn_taps(turn, taps, channels.clone(), width, |tap, channel, turned: *const f32| {
+                turned.copy_to_nonoverlapping(row_of(tap, channel), count);
+            });
+        } else {
+            for tap in 0..taps {
+                for channel in channels.clone() {
+                    let (from, to) = (first.add(tap + channel * row_stride), row_of(tap, channel));
+                    for column in 0..count {
+                        to.add(column).cast::<[u8; 4]>().write(from.add(column * column_stride).read());
+                    }
+                }
+            }
+        }
+        if count < width {
+            for tap in 0..taps {
+                for channel in channels.clone() {
+                    row_of(tap, channel).add(count).write_bytes(0, width - count);
+                }
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::table::available;
+    use super::super::testing::random;
+    use super::*;
+
+    /// By the definition, element by element.
+    fn naive(kernels: &Kernels, columns: Columns, b: &[f32]) -> Vec<f32> {
+        let Columns { k, n, offset, row_stride, column_stride, taps } = columns;
+        let mut packed = vec![0.0; packed_len(kernels, k, n).unwrap()];
+        let panels = PanelWidth::of(kernels).over(n);
+        for panel in 0..panels.count {
+            let own = panels.columns(&(panel..panel + 1));
+            let width = panels.vectors(panel) * kernels.lanes;
+            for row in 0..k {
+                let (tap, channel) = (row / (k / taps), row % (k / taps));
+                for column in own.clone() {
+                    let from = offset + tap + channel * row_stride + column * column_stride;
+                    packed[own.start * k + row * width + column - own.start] = b[from];
+                }
+            }
+        }
+        packed
+    }
+
+    #[test]
+    fn every_order_at_every_address() {
+        let mut cases = Vec::new();
+        for (depth, taps, n) in
+            [(1, 1, 1), (7, 1, 70), (5, 9, 33), (40, 9, 130), (3, 49, 20), (2, 600, 5), (300, 1, 200)]
+        {
+            let k = depth * taps;
+            cases.push(Columns::plain(k, n, 3, n + 2, 1));
+            cases.push(Columns::plain(k, n, 1, 1, k));
+            cases.push(Columns::plain(k, n, 0, 2, 2 * k + 1));
+            cases.push(Columns { k, n, offset: 2, row_stride: taps, column_stride: k + 1, taps });
+        }
+        for columns in cases {
+            let Columns { k, n, offset, row_stride, column_stride, taps } = columns;
+            let floats = offset + (k / taps - 1) * row_stride + (n - 1) * column_stride + taps;
+            let b = random(floats, 1);
+            let mut bytes = vec![0u8; 1];
+            bytes.extend_from_slice(bytes_of(&b));
+            for kernels in available() {
+                let expected = naive(kernels, columns, &b);
+                for threads in [Threads::single(), Threads::new(3)] {
+                    let mut packed = vec![7.0; expected.len()];
+                    pack_panels(kernels, columns, &bytes[1..], &mut packed, &threads);
+                    assert!(packed == expected, "{kernels:?} {k} {n} {taps} {row_stride} {column_stride}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    #[should_panic(expected = "within b")]
+    fn columns_beyond_the_end_are_refused() {
+        let kernels = available()[0];
+        let columns = Columns { k: 4, n: 3, offset: 1, row_stride: 2, column_stride: 4, taps: 2 };
+        pack_panels(kernels, columns, &[0; 48], &mut [0.0; 1024], &Threads::single());
     }
 }

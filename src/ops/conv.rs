@@ -5,7 +5,7 @@ use super::{
     volume, window::Axis,
 };
 use crate::{
-    kernels::{BLayout, Conv2d, ConvPlan, PackedConv},
+    kernels::{BLayout, Conv2d, ConvPlan, Filter, FilterOrder, PackedConv},
     tensor::{DType, Shape, Tensor},
 };
 use serde::{Deserialize, Serialize};
@@ -95,6 +95,17 @@ impl Conv {
     }
 }
 
+/// A filter `[spatial.., depth, out]` as it is stored: nothing is copied to put its axes in order.
+pub(super) fn stored_filter(weights: &Tensor) -> Filter<'_> {
+    let rank = weights.shape().len();
+    match weights.stored_order() {
+        Some((bytes, axes)) if axes.iter().copied().eq((2..rank).chain([1, 0])) => {
+            Filter { bytes, order: FilterOrder::OutFirst }
+        }
+        _ => Filter { bytes: weights.stored_bytes(), order: FilterOrder::TapsFirst },
+    }
+}
+
 /// True for a convolution that is a matrix product of the image as it lies.
 fn is_product(conv: &Conv2d) -> bool {
     let window = [conv.kernel_height, conv.kernel_width];
@@ -140,9 +151,6 @@ impl Operator for Conv {
             (Geometry::Volume(axes, groups), _) => return volume::conv(cx, axes, groups, fused),
         };
         let bias_input = fused.bias_input();
-        let pack = move |weights: &[f32], bias: Option<&[f32]>, kernels| {
-            Ok::<_, OpError>(PackedConv::pack(kernels, &conv, weights, bias)?)
-        };
         let bias_known = bias_input.is_none_or(|index| cx.value(index).is_some());
         let Some(weights) = cx.value(1).filter(|_| bias_known) else {
             // Weights that are computed by the model itself: rare, so they are packed by each run.
@@ -150,7 +158,7 @@ impl Operator for Conv {
                 let [x, w, ..] = inputs else { return Err(OpError::Memory("a convolution")) };
                 let slice = |index: usize| inputs.get(index).map(Tensor::as_slice::<f32>).transpose();
                 let bias = bias_input.and_then(|index| slice(index).transpose()).transpose()?;
-                let packed = pack(w.as_slice()?, bias, cx.kernels)?;
+                let packed = PackedConv::pack(cx.kernels, &conv, w.as_slice()?, bias)?;
                 let plan = ConvPlan::new(&conv, &packed)?;
                 let mut out = crate::tensor::AlignedVec::zeroed(conv.out_elements()?)?;
                 let mut epilogue = fused.epilogue();
@@ -184,7 +192,8 @@ impl Operator for Conv {
         let kind = if conv.groups == 1 { "conv" } else { "grouped conv" };
         let packed = cx.packed(kind, &from, || {
             let bias = bias_input.and_then(|index| cx.value(index));
-            pack(weights.as_slice()?, bias.map(|bias| bias.as_slice()).transpose()?, cx.kernels)
+            let bias = bias.map(|bias| bias.as_slice()).transpose()?;
+            Ok(PackedConv::pack_stored(cx.kernels, &conv, stored_filter(weights), bias, cx.threads)?)
         })?;
         let plan = ConvPlan::new(&conv, &packed)?;
         Ok(Step::arena(move |io| {

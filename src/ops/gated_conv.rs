@@ -1,6 +1,9 @@
 //! A 1x1 convolution whose input is multiplied by a gate; see the kernel for why.
 
-use super::{Fact, Inferred, Lower, OpError, Operator, Step, conv::Conv};
+use super::{
+    Fact, Inferred, Lower, OpError, Operator, Step,
+    conv::{Conv, stored_filter},
+};
 use crate::kernels::{GatedConvPlan, PackedConv};
 use serde::{Deserialize, Serialize};
 
@@ -45,9 +48,9 @@ impl Operator for GatedConv {
         let from: Vec<usize> = [2].into_iter().chain(bias_input).collect();
         let packed = cx.packed("conv", &from, || {
             let bias = bias.flatten().map(|bias| bias.as_slice()).transpose()?;
-            Ok(PackedConv::pack(cx.kernels, &geometry, weights.as_slice()?, bias)?)
+            Ok(PackedConv::pack_stored(cx.kernels, &geometry, stored_filter(weights), bias, cx.threads)?)
         })?;
-        let plan = GatedConvPlan::new(&geometry, cx.threads)?;
+        let plan = GatedConvPlan::new(&geometry, cx.threads.count())?;
         let scratch = plan.scratch() * size_of::<f32>();
         let step = Step::arena(move |io| {
             let (x, gate, out, scratch) = (io.input(0)?, io.input(1)?, io.next_output()?, io.scratch()?);

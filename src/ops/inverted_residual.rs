@@ -1,6 +1,9 @@
 //! Expansion, depthwise convolution and projection in one step; see the kernel for why.
 
-use super::{Fact, Inferred, Lower, OpError, Operator, Step, conv::Conv};
+use super::{
+    Fact, Inferred, Lower, OpError, Operator, Step,
+    conv::{Conv, stored_filter},
+};
 use crate::kernels::{Conv2d, InvertedResidualPlan, PackedConv, Stage};
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
@@ -74,7 +77,8 @@ impl Part<'_> {
         };
         let kind = if geometry.groups == 1 { "conv" } else { "grouped conv" };
         let packed = cx.packed(kind, &[self.weights, self.weights + 1], || {
-            Ok(PackedConv::pack(cx.kernels, &geometry, weights.as_slice()?, Some(bias.as_slice()?))?)
+            let (filter, bias) = (stored_filter(weights), bias.as_slice()?);
+            Ok(PackedConv::pack_stored(cx.kernels, &geometry, filter, Some(bias), cx.threads)?)
         })?;
         Ok(Ready { geometry, packed, conv: self.conv.clone() })
     }
@@ -107,7 +111,7 @@ impl Operator for InvertedResidual {
             geometry(&expand).as_ref(),
             &depthwise.geometry,
             geometry(&project).as_ref(),
-            cx.threads,
+            cx.threads.count(),
         )?;
         let residual_input = self.convolutions().any(|conv| conv.fused.residual).then(|| cx.inputs.len() - 1);
         let scratch = plan.scratch() * size_of::<f32>();

@@ -3,7 +3,7 @@
 use super::{Fact, Fused, Inferred, Io, Lower, OpError, Operator, Step, expect_inputs};
 use crate::{
     kernels::{BLayout, PackedB, PackedBf16, PackedView, Products, pack_into, packed_len},
-    tensor::{DType, Shape, buffer::Plain},
+    tensor::{DType, Shape, Tensor, buffer::Plain},
 };
 use half::{bf16, f16};
 use serde::{Deserialize, Serialize};
@@ -95,7 +95,8 @@ impl MatMul {
                     let kind = if transpose_b { "matmul b, transposed" } else { "matmul b" };
                     Some(cx.packed(kind, &from, || {
                         let bias = bias.flatten().map(|bias| bias.as_slice::<f32>()).transpose()?;
-                        Ok(PackedB::pack(cx.kernels, k, n, b.as_slice()?, layout, bias)?)
+                        let (b, layout) = stored_matrix(b, layout);
+                        Ok(PackedB::pack_stored(cx.kernels, k, n, b, layout, bias, cx.threads)?)
                     })?)
                 }
             }
@@ -147,6 +148,15 @@ impl MatMul {
             Ok(())
         };
         Ok(Step::arena(run).with_scratch((a_scratch + b_scratch) * size_of::<f32>()))
+    }
+}
+
+/// A matrix of weights as it is stored, and how it lies there: one that was transposed is read as it was.
+fn stored_matrix(b: &Tensor, layout: BLayout) -> (&[u8], BLayout) {
+    match (b.stored_order(), layout) {
+        (Some((bytes, [1, 0])), BLayout::RowMajorKxN) => (bytes, BLayout::RowMajorNxK),
+        (Some((bytes, [1, 0])), BLayout::RowMajorNxK) => (bytes, BLayout::RowMajorKxN),
+        _ => (b.stored_bytes(), layout),
     }
 }
 

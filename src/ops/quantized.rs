@@ -5,7 +5,11 @@
 //! signed with zero point 0, as quantisers make them; weights of u8 with zero point 128 become that by taking
 //! away 128.
 
-use super::{Fact, Inferred, Lower, OpError, Operator, Padding, Step, conv, expect_inputs};
+use super::{
+    Fact, Inferred, Lower, OpError, Operator, Padding, Step,
+    conv::{self, stored_filter},
+    expect_inputs,
+};
 use crate::{
     kernels::{Conv2d, ConvPlanI8, OutI8, PackedConvI8, Quantisation},
     tensor::{DType, Shape, Tensor},
@@ -101,7 +105,8 @@ impl Requantize {
         let pack = || {
             let bias = bias.map(Tensor::as_slice::<i32>).transpose()?;
             let quantisation = Quantisation { zero, bias, factors: factors.as_slice()? };
-            Ok((zero, PackedConvI8::pack(cx.kernels, &geometry, weights.as_slice()?, &quantisation)?))
+            let filter = stored_filter(weights);
+            Ok((zero, PackedConvI8::pack_stored(cx.kernels, &geometry, filter, &quantisation, cx.threads)?))
         };
         // The zero point is part of what is packed, but not of the key: weights meet one input only.
         let mut packed = cx.packed("bytes", from, pack)?;

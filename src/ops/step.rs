@@ -196,8 +196,8 @@ pub struct Lower<'a> {
     pub outputs: &'a [Fact],
     /// The kernels of this machine.
     pub kernels: &'static Kernels,
-    /// Threads that runs of this plan can have.
-    pub threads: usize,
+    /// Threads that runs of this plan can have, and that weights are packed on.
+    pub threads: &'a Threads,
     pub(crate) packs: &'a PackCache,
     /// For each input the number of the graph's constant that it is.
     pub(crate) constants: &'a [Option<usize>],

@@ -3,7 +3,7 @@
 //! The only module outside the kernels that may use `unsafe`: it turns bytes into typed slices,
 //! maps files, and hands out disjoint parts of an arena. Everything above works on slices.
 
-use super::TensorError;
+use super::{Shape, TensorError};
 use bytes::Bytes;
 use half::{bf16, f16};
 use memmap2::{Mmap, MmapMut};
@@ -404,8 +404,36 @@ type Make = dyn Fn() -> Option<Buffer> + Send + Sync;
 struct Computed {
     make: Arc<Make>,
     made: OnceLock<Option<Buffer>>,
-    /// The same bytes where they are stored, at an address that does not fit their type.
-    stored: Option<Buffer>,
+    origin: Origin,
+}
+
+/// Where computed bytes are stored in another form.
+#[derive(Clone)]
+enum Origin {
+    Unknown,
+    /// The same bytes, at an address that does not fit their type.
+    Misplaced(Buffer),
+    Reordered(Arc<Reordered>),
+}
+
+impl Origin {
+    fn stored(&self) -> Option<&Buffer> {
+        match self {
+            Self::Unknown => None,
+            Self::Misplaced(stored) => Some(stored),
+            Self::Reordered(reordered) => Some(&reordered.stored),
+        }
+    }
+}
+
+/// Elements as they are stored, for bytes that have them in another order.
+pub struct Reordered {
+    /// The elements, at any address.
+    pub stored: Buffer,
+    /// Their shape.
+    pub shape: Shape,
+    /// Which of its axes are those of the bytes.
+    pub axes: Vec<usize>,
 }
 
 impl Owner for Computed {
@@ -466,21 +494,38 @@ impl Buffer {
     /// is seen as no bytes.
     pub fn computed(len: usize, make: impl Fn() -> Option<Buffer> + Send + Sync + 'static) -> Self {
         let make = move || make().filter(|made| made.len() == len);
-        let owner = Computed { make: Arc::new(make), made: OnceLock::new(), stored: None };
+        Self::of_origin(len, make, Origin::Unknown)
+    }
+
+    /// The same for elements in another order than they are stored in.
+    pub fn reordered(
+        reordered: Reordered,
+        make: impl Fn() -> Option<Buffer> + Send + Sync + 'static,
+    ) -> Self {
+        let len = reordered.stored.len;
+        let make = move || make().filter(|made| made.len() == len);
+        Self::of_origin(len, make, Origin::Reordered(Arc::new(reordered)))
+    }
+
+    fn of_origin(
+        len: usize,
+        make: impl Fn() -> Option<Buffer> + Send + Sync + 'static,
+        origin: Origin,
+    ) -> Self {
+        let owner = Computed { make: Arc::new(make), made: OnceLock::new(), origin };
         Self { owner: Arc::new(owner), offset: 0, len }
     }
 
     /// These bytes of a mapped file, copied into aligned memory when they are first looked at as numbers; their pages of
     /// the file are then let go.
     pub fn aligned_when_read(self) -> Self {
-        let (len, stored) = (self.len, Some(self.clone()));
+        let (len, origin) = (self.len, Origin::Misplaced(self.clone()));
         let make = move || {
             let copy = Self::copy_of(self.as_bytes()).ok();
             self.release();
             copy
         };
-        let owner = Computed { make: Arc::new(make), made: OnceLock::new(), stored };
-        Self { owner: Arc::new(owner), offset: 0, len }
+        Self::of_origin(len, make, origin)
     }
 
     fn as_computed(&self) -> Option<&Computed> {
@@ -505,15 +550,32 @@ impl Buffer {
 
     /// True where [`Buffer::stored_bytes`] are in a mapped file.
     pub fn is_stored_in_file(&self) -> bool {
-        self.is_mapped() || self.as_computed().is_some_and(|computed| computed.stored.is_some())
+        let misplaced = |computed: &Computed| matches!(computed.origin, Origin::Misplaced(_));
+        self.is_mapped() || self.as_computed().is_some_and(misplaced)
+    }
+
+    /// True where the elements need not be computed to be read: they are in memory or in a mapped file, at whatever address
+    /// and in whatever order.
+    pub fn is_stored(&self) -> bool {
+        self.as_computed().is_none_or(|computed| computed.origin.stored().is_some())
+    }
+
+    /// The elements as they are stored, for bytes that have them in another order and were not computed yet.
+    pub fn as_reordered(&self) -> Option<&Reordered> {
+        let computed = self.as_computed().filter(|computed| computed.made.get().is_none())?;
+        match &computed.origin {
+            Origin::Reordered(reordered) if self.len == reordered.stored.len => Some(reordered),
+            _ => None,
+        }
     }
 
     /// The bytes, at whatever address they are: those of a mapped file are not copied for the sake of alignment.
     pub fn stored_bytes(&self) -> &[u8] {
-        let stored = self.as_computed().filter(|computed| computed.made.get().is_none());
-        match stored.and_then(|computed| computed.stored.as_ref()) {
-            Some(stored) => stored.as_bytes().get(self.offset..self.offset + self.len).unwrap_or_default(),
-            None => self.as_bytes(),
+        match self.as_computed() {
+            Some(Computed { made, origin: Origin::Misplaced(stored), .. }) if made.get().is_none() => {
+                stored.as_bytes().get(self.offset..self.offset + self.len).unwrap_or_default()
+            }
+            _ => self.as_bytes(),
         }
     }
 
@@ -523,16 +585,25 @@ impl Buffer {
         match self.as_computed() {
             None => self.clone(),
             Some(computed) => {
-                let (make, stored) = (computed.make.clone(), computed.stored.clone());
-                let owner = Computed { make, made: OnceLock::new(), stored };
+                let (make, origin) = (computed.make.clone(), computed.origin.clone());
+                let owner = Computed { make, made: OnceLock::new(), origin };
                 Self { owner: Arc::new(owner), offset: self.offset, len: self.len }
             }
         }
     }
 
-    /// Lets the pages of a mapped file go; they are read again when they are looked at again. Nothing happens to other
-    /// memory.
+    /// Lets the pages of a mapped file go, also of one whose elements this buffer has in another form; they are read again
+    /// when they are looked at again. Nothing happens to other memory.
     pub fn release(&self) {
+        match self.as_computed().map(|computed| &computed.origin) {
+            None | Some(Origin::Unknown) => {}
+            Some(Origin::Misplaced(stored)) => {
+                if let Some(part) = stored.slice(self.offset, self.len) {
+                    part.release();
+                }
+            }
+            Some(Origin::Reordered(reordered)) => reordered.stored.release(),
+        }
         #[cfg(target_os = "linux")]
         if let Some(map) = self.as_mapped() {
             // Whole pages only: the ends may be parts of others.
@@ -886,6 +957,20 @@ mod tests {
         assert_eq!(buffer.as_slice::<f32>().unwrap(), [1.0, 2.0]);
         assert_eq!(part.stored_bytes().as_ptr(), part.as_bytes().as_ptr());
         assert!(buffer.fresh().is_stored_in_file() && !Buffer::from_static(&[1]).is_stored_in_file());
+    }
+
+    #[test]
+    fn elements_in_another_order_are_read_as_they_are_stored_until_they_are_computed() {
+        let stored = Buffer::copy_of(&[1, 2, 3, 4, 5, 6]).unwrap();
+        let turned = Reordered { stored, shape: Shape::from([2, 3]), axes: vec![1, 0] };
+        let buffer = Buffer::reordered(turned, || Buffer::copy_of(&[1, 4, 2, 5, 3, 6]).ok());
+        let fresh = buffer.fresh();
+        assert!(buffer.is_computed() && buffer.is_stored() && !buffer.is_stored_in_file());
+        assert_eq!(buffer.as_reordered().unwrap().stored.as_bytes(), [1, 2, 3, 4, 5, 6]);
+        assert!(buffer.slice(0, 2).unwrap().as_reordered().is_none(), "a part has no order");
+        assert_eq!(buffer.stored_bytes(), [1, 4, 2, 5, 3, 6]);
+        assert!(buffer.as_reordered().is_none() && fresh.as_reordered().is_some());
+        assert!(!Buffer::computed(1, || None).is_stored());
     }
 
     #[test]

@@ -162,6 +162,39 @@ impl Tensor {
         Self::from_buffer(dtype, shape, data).ok()
     }
 
+    /// The elements of `source` in another order: axis `i` is its axis `axes[i]`, each of which is named once. `make` gives
+    /// them when they are looked at; where they are stored, whoever can read that order needs no copy.
+    pub fn reordered(
+        source: &Self,
+        axes: &[usize],
+        make: impl Fn() -> Option<Tensor> + Send + Sync + 'static,
+    ) -> Option<Self> {
+        let dims = axes.iter().map(|&axis| source.shape.get(axis).copied());
+        let shape = dims.collect::<Option<Shape>>()?;
+        let stored = source.buffer().filter(|data| data.is_stored() && data.as_reordered().is_none());
+        let Some(stored) = stored.filter(|stored| stored.len() >= MIN_COMPUTED) else {
+            return Self::computed(source.dtype, shape, make);
+        };
+        let dtype = source.dtype;
+        let data = move || make().filter(|made| made.dtype() == dtype)?.buffer().cloned();
+        let reordered =
+            buffer::Reordered { stored: stored.clone(), shape: source.shape.clone(), axes: axes.to_vec() };
+        Self::from_buffer(dtype, shape, Buffer::reordered(reordered, data)).ok()
+    }
+
+    /// For elements that are stored in another order: their bytes in that order, at any address, and which of its axes are
+    /// those of this tensor.
+    pub fn stored_order(&self) -> Option<(&[u8], &[usize])> {
+        let reordered = self.buffer()?.as_reordered()?;
+        let dims = reordered.axes.iter().map(|&axis| reordered.shape.get(axis));
+        dims.eq(self.shape.iter().map(Some)).then(|| (reordered.stored.stored_bytes(), &reordered.axes[..]))
+    }
+
+    /// The elements' bytes at any address (see [`Buffer::stored_bytes`]); empty for strings.
+    pub fn stored_bytes(&self) -> &[u8] {
+        self.buffer().map(Buffer::stored_bytes).unwrap_or_default()
+    }
+
     /// The same elements; those that are computed are so anew (see [`Buffer::fresh`]).
     pub fn fresh(&self) -> Self {
         match &self.storage {
@@ -334,6 +367,19 @@ mod tests {
         let tensor = Tensor::from_buffer(DType::I32, [2], Buffer::from_bytes(body.slice(1..))).unwrap();
         assert_eq!(tensor.as_slice::<i32>().unwrap(), [1, 2]);
         assert!(Tensor::from_buffer(DType::I32, [2], Buffer::from_bytes(body)).is_err());
+    }
+
+    #[test]
+    fn another_order_is_known_for_the_shape_that_it_is_of() {
+        let source = Tensor::zeros(DType::F32, [2, 100, 100]).unwrap();
+        let turned = Tensor::reordered(&source, &[2, 0, 1], || None).unwrap();
+        assert_eq!(turned.shape().to_vec(), [100, 2, 100]);
+        let (bytes, axes) = turned.stored_order().unwrap();
+        assert_eq!((bytes.as_ptr(), axes), (source.as_bytes().as_ptr(), &[2, 0, 1][..]));
+        assert!(turned.reshaped([200, 100]).unwrap().stored_order().is_none());
+        assert!(Tensor::reordered(&turned, &[1, 0, 2], || None).unwrap().stored_order().is_none());
+        assert!(source.stored_order().is_none());
+        assert!(Tensor::reordered(&source, &[3, 0, 1], || None).is_none());
     }
 
     #[test]

@@ -4,7 +4,7 @@ use super::widen::widened;
 use crate::ops::Fact;
 use crate::{
     graph::{Graph, evaluate::Machine, evaluate::evaluate},
-    ops::{Inferred, Op, Operator},
+    ops::{Inferred, Op, Operator, layout::Transpose},
     tensor::Tensor,
 };
 
@@ -63,18 +63,29 @@ fn never_fails(op: &Op) -> bool {
 /// The output of an operator, computed when it is looked at: weights that are about to be packed need not be in memory
 /// all at once.
 fn later(machine: &Machine<'_>, op: &Op, inputs: Vec<Tensor>, output: &Fact) -> Option<Tensor> {
-    let (op, kernels, threads, memory_limit) =
-        (op.clone(), machine.kernels, machine.threads.clone(), machine.memory_limit);
-    Tensor::computed(output.dtype, output.shape.clone(), move || {
-        let inputs: Vec<Tensor> = inputs.iter().map(Tensor::fresh).collect();
+    let (known, sources, kernels, threads, memory_limit) =
+        (op.clone(), inputs.clone(), machine.kernels, machine.threads.clone(), machine.memory_limit);
+    let make = move || {
+        let (op, inputs) = (&known, sources.iter().map(Tensor::fresh).collect::<Vec<_>>());
         let machine = Machine { kernels, threads: &threads, memory_limit };
-        let made = match widened(&op, &inputs) {
+        let made = match widened(op, &inputs) {
             Some(made) => Some(made),
-            None => evaluate(&machine, &op, &inputs).ok()?.into_iter().next(),
+            None => evaluate(&machine, op, &inputs).ok()?.into_iter().next(),
         };
         inputs.iter().for_each(Tensor::release);
         made
-    })
+    };
+    match (op, inputs.as_slice()) {
+        (Op::Transpose(Transpose { perm }), [source]) => Tensor::reordered(source, perm, make),
+        _ => Tensor::computed(output.dtype, output.shape.clone(), make),
+    }
+}
+
+/// A constant with its axes in another order, put there when it is looked at.
+pub(super) fn transposed_later(machine: &Machine<'_>, source: &Tensor, perm: &[usize]) -> Option<Tensor> {
+    let op = Op::Transpose(Transpose { perm: perm.to_vec() });
+    let Ok(Inferred::Facts(outputs)) = op.infer(&[Fact::known(source.clone())]) else { return None };
+    later(machine, &op, vec![source.clone()], outputs.first()?)
 }
 
 /// Loops and branches may take long; decoded images and the like are not worth it.

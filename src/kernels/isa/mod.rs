@@ -254,7 +254,10 @@ pub(crate) unsafe trait Isa: Copy {
         for row in 0..Self::LANES {
             for column in 0..Self::LANES {
                 // SAFETY: as the caller vouches.
-                unsafe { *to.add(column * to_stride + row) = *from.add(row * from_stride + column) };
+                unsafe {
+                    let value = from.add(row * from_stride + column).read_unaligned();
+                    to.add(column * to_stride + row).write_unaligned(value);
+                };
             }
         }
     }

@@ -57,14 +57,14 @@ fn transposed_tensor(tensor: &Tensor, perm: &[usize]) -> Option<Tensor> {
     if plan.is_copy() {
         return tensor.reshaped(shape).ok();
     }
-    let (dtype, tensor, made) = (tensor.dtype(), tensor.clone(), shape.clone());
-    Tensor::computed(dtype, shape, move || {
-        let tensor = tensor.fresh();
+    let (dtype, source) = (tensor.dtype(), tensor.clone());
+    Tensor::reordered(tensor, perm, move || {
+        let tensor = source.fresh();
         let mut out = AlignedVec::<u8>::zeroed(tensor.memory()).ok()?;
         kernels::transpose_bytes(&plan, size, tensor.as_bytes(), out.as_mut_slice(), &Threads::single())
             .ok()?;
         tensor.release();
-        Tensor::from_buffer(dtype, made.clone(), out.freeze()).ok()
+        Tensor::from_buffer(dtype, shape.clone(), out.freeze()).ok()
     })
 }
 

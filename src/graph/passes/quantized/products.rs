@@ -2,7 +2,7 @@
 
 use super::{Coding, Pass};
 use crate::{
-    graph::{Node, ValueId, evaluate::evaluate},
+    graph::{Node, ValueId, evaluate::evaluate, passes::fold::transposed_later},
     kernels::Binary as B,
     ops::{
         Op,
@@ -143,7 +143,7 @@ impl Pass<'_> {
         let (mut bytes, scales, zeros, mut axis) = self.quantized_constant(value)?;
         let rank = bytes.shape().len();
         if turned {
-            (bytes, axis) = (self.transposed(&bytes, &[1, 0])?, 1usize.checked_sub(axis)?);
+            (bytes, axis) = (transposed_later(self.machine, &bytes, &[1, 0])?, 1usize.checked_sub(axis)?);
         }
         if scales.len() != 1 && axis + 1 != rank {
             return None;
@@ -183,15 +183,10 @@ impl Pass<'_> {
             (Op::Transpose(Transpose { perm }), &[x]) => {
                 let (bytes, scales, zeros, axis) = self.quantized_constant(x)?;
                 let axis = perm.iter().position(|&from| from == axis)?;
-                Some((self.transposed(&bytes, perm)?, scales, zeros, axis))
+                Some((transposed_later(self.machine, &bytes, perm)?, scales, zeros, axis))
             }
             _ => None,
         }
-    }
-
-    fn transposed(&self, tensor: &Tensor, perm: &[usize]) -> Option<Tensor> {
-        let op = Op::Transpose(Transpose { perm: perm.to_vec() });
-        evaluate(self.machine, &op, std::slice::from_ref(tensor)).ok()?.pop()
     }
 
     /// A constant, dequantised where it has to be.
