@@ -81,8 +81,12 @@ enum Weights {
     /// Panels of one group after the other: per tap and four channels, vectors of four bytes a lane. With eight channels
     /// in a step, two lanes of one vector or of its neighbour are a column.
     Dense(Vec<AlignedFloats>),
-    /// As [`depthwise_i8::pack`] makes them.
-    Depthwise(AlignedFloats),
+    Depthwise {
+        /// As [`depthwise_i8::pack`] makes them.
+        lanes: AlignedFloats,
+        /// As [`depthwise_i8::pack_blocks`] does.
+        blocks: AlignedFloats,
+    },
 }
 
 impl PackedConvI8 {
@@ -160,7 +164,10 @@ impl PackedConvI8 {
             let mut lanes = AlignedFloats::zeroed(depthwise_i8::packed_len(conv, padded));
             let weights: Vec<i8> = filter.sorted(conv).into_iter().map(i8::from_le_bytes).collect();
             depthwise_i8::pack(conv, &weights, padded, lanes.as_mut_slice());
-            Weights::Depthwise(lanes)
+            let by_lane = [kernels.lanes, order.segment];
+            let factors = all_factors.as_slice();
+            let blocks = depthwise_i8::pack_blocks(conv, by_lane, lanes.as_slice(), &all_bias, factors);
+            Weights::Depthwise { lanes, blocks }
         } else {
             Weights::Dense(pack_i8::pack_groups(kernels, conv, filter, threads))
         };
@@ -172,7 +179,8 @@ impl PackedConvI8 {
             weights: packed,
             bias: all_bias,
             factors: all_factors,
-            padding: vec![zero as u8; conv.row_depth().max(conv.in_channels).max(1)],
+            // Blocks of channels may be wider than a pixel.
+            padding: vec![zero as u8; conv.row_depth().max(conv.in_channels).max(4 * kernels.lanes)],
             small,
         })
     }
@@ -181,7 +189,7 @@ impl PackedConvI8 {
     pub fn bytes(&self) -> usize {
         let weights: usize = match &self.weights {
             Weights::Dense(groups) => groups.iter().map(|group| group.as_slice().len()).sum(),
-            Weights::Depthwise(weights) => weights.as_slice().len(),
+            Weights::Depthwise { lanes, blocks } => lanes.as_slice().len() + blocks.as_slice().len(),
         };
         (weights + self.bias.len() + self.factors.as_slice().len()) * 4 + self.padding.len()
     }
@@ -260,8 +268,9 @@ impl Kernels {
         }
         let finish = Finish { kind, coding: Coding::new(zero, min, max, packed.small) };
         match &packed.weights {
-            Weights::Depthwise(weights) => {
-                self.depthwise_i8(plan, packed, weights.as_slice(), x, data, finish, threads);
+            Weights::Depthwise { lanes, blocks } => {
+                let weights = [lanes.as_slice(), blocks.as_slice()];
+                self.depthwise_i8(plan, packed, weights, x, data, finish, threads);
             }
             Weights::Dense(groups) => {
                 let pixels = length / conv.out_channels;
@@ -305,7 +314,7 @@ impl Kernels {
         &self,
         plan: &ConvPlan,
         packed: &PackedConvI8,
-        weights: &[f32],
+        [weights, blocks]: [&[f32]; 2],
         x: &[u8],
         out: *mut u8,
         finish: Finish,
@@ -313,15 +322,19 @@ impl Kernels {
     ) {
         let conv = plan.conv();
         let length = conv.out_width * conv.out_channels;
-        let cut = Cut::of(conv, 1, threads);
+        // Whole blocks of channels.
+        let cut = Cut::of(conv, 1, (4 * self.lanes).max(Cut::LEAST), threads);
         let data = SendPtr(out);
         let image_size = conv.in_height * conv.in_width * conv.in_channels;
+        let count = depthwise_i8::count_of(conv, 4 * self.lanes);
         threads.for_each(cut.tasks(), |task| {
             cut.each(task, |index, channels| {
                 let (image, y) = (index / conv.out_height, index % conv.out_height);
                 let line = LineI8 {
                     x: x[image * image_size..].as_ptr(),
                     weights: weights.as_ptr().cast(),
+                    blocks: blocks.as_ptr().cast(),
+                    count,
                     padded: packed.bias.len(),
                     bias: packed.bias.as_ptr(),
                     factors: packed.factors.as_slice().as_ptr(),
@@ -366,6 +379,26 @@ pub(super) unsafe fn store_bytes<I: Isa, const V: usize>(
     }
     // SAFETY: as the caller vouches.
     unsafe { isa.store_coded(to, scaled, &finish.coding, count) }
+}
+
+/// Four vectors of requantised bytes in the order of [`Isa::load_columns`].
+///
+/// # Safety
+/// `to` must be writable for four vectors of bytes.
+#[inline(always)]
+pub(super) unsafe fn store_columns<I: Isa>(
+    isa: I,
+    sums: [I::I32; 4],
+    factors: [I::F32; 4],
+    to: *mut u8,
+    finish: &Finish,
+) {
+    let mut scaled = factors;
+    for vector in 0..4 {
+        scaled[vector] = isa.mul(isa.int_to_float(sums[vector]), factors[vector]);
+    }
+    // SAFETY: as the caller vouches.
+    unsafe { isa.store_columns(to, scaled, &finish.coding) }
 }
 
 /// Sums in memory to a row of the output, of any kind; `to` is where its first element goes.
@@ -458,6 +491,10 @@ impl Job<'_> {
                 let columns = width.min(self.n - column);
                 let vectors = columns.div_ceil(lanes);
                 let weights = &self.weights[column * fours..][..fours * vectors * lanes];
+                // The next panel is fetched meanwhile.
+                let next =
+                    if panel + 1 < panels.end { (column + columns) * fours } else { self.weights.len() };
+                let ahead = &self.weights[next..];
                 let at = first * self.stride + self.column + column;
                 let work = TileI8 {
                     pointers: pointers.as_ptr(),
@@ -465,6 +502,8 @@ impl Job<'_> {
                     taps,
                     depth,
                     weights: weights.as_ptr().cast(),
+                    ahead: ahead.as_ptr().cast(),
+                    ahead_count: ahead.len().min(weights.len()),
                     factors: Factors {
                         bias: self.bias[column..].as_ptr(),
                         factors: self.factors[column..].as_ptr(),
@@ -652,7 +691,7 @@ mod tests {
 
     #[test]
     fn depthwise() {
-        for channels in [2, 9, 16, 33] {
+        for channels in [2, 8, 9, 16, 32, 33, 70, 128] {
             for (kernel, stride) in [(3, 1), (3, 2), (5, 1), (5, 2), (2, 1)] {
                 check(geometry(1, [9, 12], [channels, channels], [kernel, kernel], stride, channels));
             }

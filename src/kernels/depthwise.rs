@@ -48,7 +48,7 @@ pub(super) fn run(
     epilogue: &Epilogue<'_>,
     threads: &Threads,
 ) {
-    let cut = Cut::of(conv, size_of::<f32>(), threads);
+    let cut = Cut::of(conv, size_of::<f32>(), Cut::LEAST, threads);
     let line = conv.out_width * conv.out_channels;
     let data = SendPtr(out.as_mut_ptr());
     threads.for_each(cut.tasks(), |task| {
@@ -106,7 +106,7 @@ pub(super) unsafe fn lines(
     epilogue: &Epilogue<'_>,
 ) {
     let size = conv.out_width * conv.out_channels;
-    let block = block_of(conv, size_of::<f32>()).min(conv.out_channels);
+    let block = block_of(conv, size_of::<f32>(), Cut::LEAST).min(conv.out_channels);
     for first in (0..conv.out_channels).step_by(block.max(1)) {
         for (index, y) in lines.clone().enumerate() {
             let line = Line {
@@ -140,14 +140,12 @@ fn rows_inside(conv: &Conv2d, y: usize) -> Range<usize> {
     inside(y * conv.stride[0], conv.pad_top, conv.kernel_height, conv.dilation[0], conv.in_height)
 }
 
-/// Channels of which the rows under a line stay in the first-level cache.
-fn block_of(conv: &Conv2d, size: usize) -> usize {
+/// Channels of which the rows under a line stay in the first-level cache: a multiple of `least`.
+fn block_of(conv: &Conv2d, size: usize, least: usize) -> usize {
     /// What the rows under a line may take of it, in bytes.
     const ROWS: usize = 24 << 10;
-    /// Channels of a block, at least: less would read too little of each pixel.
-    const LEAST: usize = 32;
     let rows = (conv.kernel_height + conv.stride[0]) * conv.in_width * size;
-    (ROWS / rows.max(1) / LEAST * LEAST).max(LEAST)
+    (ROWS / rows.max(1) / least * least).max(least)
 }
 
 /// How the work is cut: over lines, and over blocks of channels so small that the rows under a line stay in the
@@ -162,8 +160,11 @@ pub(super) struct Cut {
 }
 
 impl Cut {
-    /// For elements of `size` bytes.
-    pub(super) fn of(conv: &Conv2d, size: usize, threads: &Threads) -> Cut {
+    /// Channels of a block, at least: less would read too little of each pixel.
+    pub(super) const LEAST: usize = 32;
+
+    /// For elements of `size` bytes, and blocks of a multiple of `least` channels.
+    pub(super) fn of(conv: &Conv2d, size: usize, least: usize, threads: &Threads) -> Cut {
         /// What an image may take of the second-level cache, in bytes.
         const IMAGE: usize = 1 << 20;
         let channels = conv.out_channels;
@@ -172,7 +173,7 @@ impl Cut {
         let block = if image > IMAGE || channels != conv.in_channels {
             channels
         } else {
-            block_of(conv, size).min(channels)
+            block_of(conv, size, least).min(channels)
         };
         let work = lines.saturating_mul(conv.out_width * channels * conv.kernel_height * conv.kernel_width);
         let wanted =

@@ -15,6 +15,9 @@ pub(super) struct TileI8 {
     pub(super) depth: usize,
     /// `taps * ceil(depth / 4)` rows of whole vectors, four bytes a lane; in the order of [`Order`].
     pub(super) weights: *const i32,
+    /// What to ask for meanwhile, of `ahead_count` lanes; need not be readable.
+    pub(super) ahead: *const i32,
+    pub(super) ahead_count: usize,
     pub(super) factors: Factors,
     pub(super) out: *mut u8,
     /// Elements from one row of `out` to the next.
@@ -52,12 +55,14 @@ pub(super) struct Order {
     pub(super) channels: usize,
     /// The tile takes 128 from the activations: it multiplies numbers from -128 to 127.
     pub(super) signed: bool,
+    /// [`Isa::SEGMENT`], of the depthwise loops.
+    pub(super) segment: usize,
 }
 
 impl Order {
     /// That of [`tile_i8`] with `D`.
     pub(super) const fn of<I: Isa, D: Dot<I>>() -> Order {
-        Order { channels: 4, signed: D::SIGNED }
+        Order { channels: 4, signed: D::SIGNED, segment: I::SEGMENT }
     }
 }
 
@@ -71,15 +76,15 @@ const MAX_SUMS: usize = 6 * 4 * MAX_LANES;
 #[inline(always)]
 pub(super) unsafe fn tile_i8<I: Isa, D: Dot<I>>(isa: I, work: &TileI8, rows: usize, vectors: usize) {
     let tiles = rows.div_ceil(I::TILE_ROWS[vectors - 1].min(D::ROWS));
-    for tile in 0..tiles {
-        let tile = part(rows, tiles, tile);
+    for number in 0..tiles {
+        let tile = part(rows, tiles, number);
         macro_rules! dispatch {
             ($($vectors:literal: $($rows:literal)*;)*) => {
                 match (tile.len(), vectors) {
                     // The constant condition drops the tiles that this instruction set has no registers for.
                     $($(($rows, $vectors) if const { I::TILE_ROWS[$vectors - 1] >= $rows && D::ROWS >= $rows } => {
                         // SAFETY: as the caller vouches.
-                        unsafe { tile_of::<I, D, $rows, $vectors>(isa, work, tile.start) }
+                        unsafe { tile_of::<I, D, $rows, $vectors>(isa, work, tile.start, number) }
                     })*)*
                     _ => {}
                 }
@@ -94,9 +99,14 @@ pub(super) unsafe fn tile_i8<I: Isa, D: Dot<I>>(isa: I, work: &TileI8, rows: usi
     }
 }
 
-/// The tile of `R` rows from `first` on.
+/// The tile of `R` rows from `first` on, which is number `tile`.
 #[inline(always)]
-unsafe fn tile_of<I: Isa, D: Dot<I>, const R: usize, const V: usize>(isa: I, work: &TileI8, first: usize) {
+unsafe fn tile_of<I: Isa, D: Dot<I>, const R: usize, const V: usize>(
+    isa: I,
+    work: &TileI8,
+    first: usize,
+    tile: usize,
+) {
     // SAFETY: the caller vouches for everything that `work` describes.
     unsafe {
         let mut sums = [[D::begin(isa, isa.splat_int(0)); V]; R];
@@ -106,6 +116,10 @@ unsafe fn tile_of<I: Isa, D: Dot<I>, const R: usize, const V: usize>(isa: I, wor
         }
         let mut weights = work.weights;
         let whole = work.depth / 4 * 4;
+        // Every tile asks for a vector per step of the depth, until all are asked for.
+        let asked = tile * work.taps * work.depth.div_ceil(4) * I::LANES;
+        let (mut ahead, ahead_step) =
+            if asked < work.ahead_count { (work.ahead.wrapping_add(asked), I::LANES) } else { (weights, 0) };
         for tap in 0..work.taps {
             let mut from = [std::ptr::null::<u8>(); R];
             for row in 0..R {
@@ -118,6 +132,8 @@ unsafe fn tile_of<I: Isa, D: Dot<I>, const R: usize, const V: usize>(isa: I, wor
                 channel += 16;
             }
             while channel < whole {
+                isa.prefetch_far(ahead.cast());
+                ahead = ahead.wrapping_add(ahead_step);
                 step_of::<I, D, R, V, false>(isa, &mut sums, &from, channel, work.depth, weights);
                 weights = weights.add(V * I::LANES);
                 channel += 4;

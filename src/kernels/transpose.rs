@@ -25,6 +25,8 @@ struct Dim {
 
 /// Side of the square blocks.
 const BLOCK: usize = 32;
+/// Rows of input that are not cut into blocks.
+const NARROW: usize = 4;
 /// Elements per task.
 const GRAIN: usize = 32 * 1024;
 
@@ -119,10 +121,44 @@ fn turn_words(
     }
     assert!(x.len() >= (width - 1) * stride + height, "the block lies within x");
     assert!(out.len() >= (height - 1) * out_stride + width, "the block lies within out");
+    if [width, out_stride] == [3, 3] {
+        let plane = |index: usize| &x[index * stride..][..height];
+        return turn_pixels(plane(0), plane(1), plane(2), &mut out[..3 * height]);
+    }
     // SAFETY: `width` rows of `height` elements, and the other way around, were just checked; unaligned addresses are fine.
     unsafe {
         let turn = super::table::best().turn;
         turn(x.as_ptr().cast(), stride, width, height, out.as_mut_ptr().cast(), out_stride);
+    }
+}
+
+/// [`Turn`] for bytes.
+fn turn_bytes(x: &[u8], stride: usize, out: &mut [u8], out_stride: usize, size: [usize; 2]) {
+    let [height, width] = size;
+    if [width, out_stride] != [3, 3] {
+        return turn_each(x, stride, out, out_stride, size);
+    }
+    // The pixels of an image: four at a time are three words.
+    let (a, a_rest) = x[..height].as_chunks::<4>();
+    let (b, b_rest) = x[stride..][..height].as_chunks::<4>();
+    let (c, c_rest) = x[2 * stride..][..height].as_chunks::<4>();
+    let (fours, rest) = out[..3 * height].as_chunks_mut::<12>();
+    for (to, ((a, b), c)) in fours.iter_mut().zip(a.iter().zip(b).zip(c)) {
+        let [a, b, c] = [a, b, c].map(|bytes| u32::from_le_bytes(*bytes));
+        let first = a & 0xff | b << 8 & 0xff00 | c << 16 & 0xff_0000 | a << 16 & 0xff00_0000;
+        let second = b >> 8 & 0xff | c & 0xff00 | a & 0xff_0000 | b << 8 & 0xff00_0000;
+        let third = c >> 16 & 0xff | a >> 16 & 0xff00 | b >> 8 & 0xff_0000 | c & 0xff00_0000;
+        to[..4].copy_from_slice(&first.to_le_bytes());
+        to[4..8].copy_from_slice(&second.to_le_bytes());
+        to[8..].copy_from_slice(&third.to_le_bytes());
+    }
+    turn_pixels(a_rest, b_rest, c_rest, rest);
+}
+
+/// Three planes to pixels of three.
+fn turn_pixels<T: Copy>(a: &[T], b: &[T], c: &[T], out: &mut [T]) {
+    for (to, ((a, b), c)) in out.as_chunks_mut::<3>().0.iter_mut().zip(a.iter().zip(b).zip(c)) {
+        *to = [*a, *b, *c];
     }
 }
 
@@ -213,7 +249,10 @@ pub fn transpose_bytes(
         expect_length("transpose", "out", 0, out_rest.len())?;
         return permute(plan, x, out, threads, turn_words);
     }
-    sized!(1 2 8 16)
+    if element_size == 1 {
+        return permute(plan, x, out, threads, turn_bytes);
+    }
+    sized!(2 8 16)
 }
 
 /// `out[i][m][j] = x[(rows.start + i) + middle offset m + j * last.stride]`, with `i` over `rows` and `m` over the axes of
@@ -229,12 +268,14 @@ fn turn_slab<T: Clone>(
     let count: usize = middle.iter().map(|dim| dim.size).product();
     let row = count * last.size;
     let height = rows.len();
+    // Few rows of input are streams.
+    let side = if last.size <= NARROW { height.max(1) } else { BLOCK };
     let mut walk = Odometer::new(middle, 0);
     for m in 0..count {
         let x = &x[walk.offset + rows.start..];
         let mut top = 0;
         while top < height {
-            let bottom = (top + BLOCK).min(height);
+            let bottom = (top + side).min(height);
             let mut left = 0;
             while left < last.size {
                 let right = (left + BLOCK).min(last.size);
@@ -378,6 +419,11 @@ mod tests {
                 assert!(
                     turned.as_chunks::<4>().0.iter().zip(&out).all(|(a, b)| u32::from_le_bytes(*a) == *b)
                 );
+                let (x, out): (Vec<u8>, Vec<u8>) =
+                    x.iter().zip(&out).map(|(x, y)| (*x as u8, *y as u8)).unzip();
+                let mut turned = vec![0; x.len()];
+                transpose_bytes(&plan, 1, &x, &mut turned, &Threads::single()).unwrap();
+                assert_eq!(turned, out);
             }
         }
     }
@@ -387,6 +433,7 @@ mod tests {
         for (shape, permutation) in [
             (vec![300, 500], vec![1, 0]),
             (vec![5, 70, 900], vec![0, 2, 1]),
+            (vec![2, 3, 30_001], vec![0, 2, 1]),
             (vec![64, 70, 90], vec![2, 0, 1]),
         ] {
             let plan = TransposePlan::new(&shape, &permutation).unwrap();
@@ -394,6 +441,10 @@ mod tests {
             let mut out = vec![0; x.len()];
             transpose(&plan, &x, &mut out, &Threads::new(3)).unwrap();
             assert_eq!(out, naive(&shape, &permutation));
+            let narrow: Vec<u8> = x.iter().map(|&x| x as u8).collect();
+            let mut turned = vec![0; x.len()];
+            transpose_bytes(&plan, 1, &narrow, &mut turned, &Threads::new(3)).unwrap();
+            assert!(turned.iter().zip(&out).all(|(a, b)| *a == *b as u8));
         }
     }
 

@@ -1,6 +1,6 @@
 //! AVX2 with FMA: eight lanes, sixteen registers. Every x86-64 server and laptop since 2013 (Haswell, Zen).
 
-use super::Isa;
+use super::{Coding, Isa};
 use core::arch::x86_64::*;
 
 /// The token: AVX2 and FMA were detected.
@@ -55,6 +55,7 @@ unsafe impl Isa for Avx2 {
     const LANES: usize = 8;
     const TILE_ROWS: [usize; 4] = [8, 6, 0, 0];
     const TILE_VECTORS: usize = 2;
+    const SEGMENT: usize = 4;
 
     #[inline(always)]
     unsafe fn assume() -> Self {
@@ -107,6 +108,45 @@ unsafe impl Isa for Avx2 {
             for (lane, byte) in _mm_cvtsi128_si64(bytes).to_le_bytes().into_iter().enumerate().take(count) {
                 to.add(lane).write(byte);
             }
+        }
+    }
+    #[inline(always)]
+    unsafe fn load_columns(self, rows: [*const u8; 3]) -> [__m256i; 4] {
+        // SAFETY: 32 bytes of each row, as the caller vouches; all else happens in registers.
+        unsafe {
+            let [a, b, c] = [
+                _mm256_loadu_si256(rows[0].cast()),
+                _mm256_loadu_si256(rows[1].cast()),
+                _mm256_loadu_si256(rows[2].cast()),
+            ];
+            let none = _mm256_setzero_si256();
+            let (low, high) = (_mm256_unpacklo_epi8(a, b), _mm256_unpackhi_epi8(a, b));
+            let (low_c, high_c) = (_mm256_unpacklo_epi8(c, none), _mm256_unpackhi_epi8(c, none));
+            [
+                _mm256_unpacklo_epi16(low, low_c),
+                _mm256_unpackhi_epi16(low, low_c),
+                _mm256_unpacklo_epi16(high, high_c),
+                _mm256_unpackhi_epi16(high, high_c),
+            ]
+        }
+    }
+    #[inline(always)]
+    unsafe fn store_columns(self, to: *mut u8, values: [__m256; 4], coding: &Coding) {
+        // SAFETY: 32 bytes, as the caller vouches; all else happens in registers.
+        unsafe {
+            let (low, high) = (_mm256_set1_ps(coding.low), _mm256_set1_ps(coding.high));
+            let mut whole = [_mm256_setzero_si256(); 4];
+            for vector in 0..4 {
+                // Within the bounds, and so within 16 bits.
+                let value = _mm256_min_ps(high, _mm256_max_ps(low, values[vector]));
+                whole[vector] = _mm256_cvtps_epi32(value);
+            }
+            let zero = _mm256_set1_epi16(coding.zero as i16);
+            let low = _mm256_add_epi16(_mm256_packs_epi32(whole[0], whole[1]), zero);
+            let high = _mm256_add_epi16(_mm256_packs_epi32(whole[2], whole[3]), zero);
+            let bytes = _mm256_packus_epi16(low, high);
+            let bytes = _mm256_xor_si256(bytes, _mm256_set1_epi8(coding.flip as i8));
+            _mm256_storeu_si256(to.cast(), bytes);
         }
     }
     #[inline(always)]

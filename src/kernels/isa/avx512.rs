@@ -24,6 +24,32 @@ fn beyond_bytes(value: __m512) -> __m512 {
     }
 }
 
+/// Whole numbers; beyond i32 the conversion has one answer for both ends.
+#[inline(always)]
+fn rounded(value: __m512, coding: &Coding) -> __m512i {
+    let value = if coding.small { value } else { beyond_bytes(value) };
+    // SAFETY: computes in registers; called by methods of the token.
+    unsafe { _mm512_cvtps_epi32(value) }
+}
+
+/// Four vectors of whole numbers as coded bytes, in the order of quarters, then vectors. Packing saturates.
+#[inline(always)]
+fn packed(whole: [__m512i; 4], coding: &Coding) -> __m512i {
+    // SAFETY: computes in registers; called by methods of the token.
+    unsafe {
+        let zero = _mm512_set1_epi16(coding.zero as i16);
+        let low = _mm512_adds_epi16(_mm512_packs_epi32(whole[0], whole[1]), zero);
+        let high = _mm512_adds_epi16(_mm512_packs_epi32(whole[2], whole[3]), zero);
+        let bytes = _mm512_packus_epi16(low, high);
+        if coding.whole {
+            return bytes;
+        }
+        let bytes = _mm512_max_epu8(bytes, _mm512_set1_epi8(coding.least as i8));
+        let bytes = _mm512_min_epu8(bytes, _mm512_set1_epi8(coding.greatest as i8));
+        _mm512_xor_si512(bytes, _mm512_set1_epi8(coding.flip as i8))
+    }
+}
+
 // SAFETY: a token is made only after detection (`table`); every method is the intrinsic of its meaning.
 unsafe impl Isa for Avx512 {
     type F32 = __m512;
@@ -34,6 +60,7 @@ unsafe impl Isa for Avx512 {
     const TILE_VECTORS: usize = 4;
     const MASKS: bool = true;
     const STREAMS: bool = true;
+    const SEGMENT: usize = 4;
 
     #[inline(always)]
     unsafe fn assume() -> Self {
@@ -81,9 +108,7 @@ unsafe impl Isa for Avx512 {
         unsafe {
             let mut whole = [_mm512_setzero_si512(); 4];
             for vector in 0..V {
-                // Beyond i32 the conversion has one answer for both ends.
-                let value = if coding.small { values[vector] } else { beyond_bytes(values[vector]) };
-                whole[vector] = _mm512_cvtps_epi32(value);
+                whole[vector] = rounded(values[vector], coding);
             }
             if V == 1 {
                 let byte = _mm512_add_epi32(whole[0], _mm512_set1_epi32(coding.zero));
@@ -92,14 +117,8 @@ unsafe impl Isa for Avx512 {
                 let byte = _mm512_xor_si512(byte, _mm512_set1_epi32(coding.flip));
                 return _mm_mask_storeu_epi8(to.cast(), first(count), _mm512_cvtepi32_epi8(byte));
             }
-            // Packing saturates. It works within quarters: bytes lie in the order of quarters, then vectors.
-            let zero = _mm512_set1_epi16(coding.zero as i16);
-            let low = _mm512_adds_epi16(_mm512_packs_epi32(whole[0], whole[1]), zero);
-            let high = _mm512_adds_epi16(_mm512_packs_epi32(whole[2], whole[3]), zero);
-            let bytes = _mm512_packus_epi16(low, high);
-            let bytes = _mm512_max_epu8(bytes, _mm512_set1_epi8(coding.least as i8));
-            let bytes = _mm512_min_epu8(bytes, _mm512_set1_epi8(coding.greatest as i8));
-            let bytes = _mm512_xor_si512(bytes, _mm512_set1_epi8(coding.flip as i8));
+            // Packing works within quarters: bytes lie in the order of quarters, then vectors.
+            let bytes = packed(whole, coding);
             let order = _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
             let bytes = _mm512_permutexvar_epi32(order, bytes);
             if count == 64 {
@@ -107,6 +126,35 @@ unsafe impl Isa for Avx512 {
             }
             _mm512_mask_storeu_epi8(to.cast(), (1u64 << count) - 1, bytes);
         }
+    }
+    #[inline(always)]
+    unsafe fn load_columns(self, rows: [*const u8; 3]) -> [__m512i; 4] {
+        // SAFETY: 64 bytes of each row, as the caller vouches; all else happens in registers.
+        unsafe {
+            let [a, b, c] = [
+                _mm512_loadu_si512(rows[0].cast()),
+                _mm512_loadu_si512(rows[1].cast()),
+                _mm512_loadu_si512(rows[2].cast()),
+            ];
+            let none = _mm512_setzero_si512();
+            let (low, high) = (_mm512_unpacklo_epi8(a, b), _mm512_unpackhi_epi8(a, b));
+            let (low_c, high_c) = (_mm512_unpacklo_epi8(c, none), _mm512_unpackhi_epi8(c, none));
+            [
+                _mm512_unpacklo_epi16(low, low_c),
+                _mm512_unpackhi_epi16(low, low_c),
+                _mm512_unpacklo_epi16(high, high_c),
+                _mm512_unpackhi_epi16(high, high_c),
+            ]
+        }
+    }
+    #[inline(always)]
+    unsafe fn store_columns(self, to: *mut u8, values: [__m512; 4], coding: &Coding) {
+        let mut whole = [self.splat_int(0); 4];
+        for vector in 0..4 {
+            whole[vector] = rounded(values[vector], coding);
+        }
+        // SAFETY: 64 bytes, as the caller vouches.
+        unsafe { _mm512_storeu_si512(to.cast(), packed(whole, coding)) }
     }
     #[inline(always)]
     fn dot<const FAST: bool>(self, sum: __m512i, a: __m512i, b: __m512i) -> __m512i {

@@ -54,6 +54,8 @@ pub(crate) unsafe trait Isa: Copy {
     const MASKS: bool = false;
     /// Whether a panel of weights is too wide for the first-level cache, so that it is read from the second one.
     const STREAMS: bool = false;
+    /// Lanes that [`Isa::load_columns`] keeps together: of `x86`, whose vectors of bytes are shuffled in parts.
+    const SEGMENT: usize = Self::LANES;
 
     /// The token.
     ///
@@ -216,6 +218,37 @@ pub(crate) unsafe trait Isa: Copy {
             unsafe { self.store_bytes(to.add(start), byte, (count - start).min(Self::LANES)) };
         }
     }
+    /// The bytes of three rows below one another, and a zero, in every lane: in lane `i` of vector `v` those at
+    /// [`column_of`]`(SEGMENT, v, i)`.
+    ///
+    /// # Safety
+    /// Every row must be readable for `4 * LANES` bytes.
+    #[inline(always)]
+    unsafe fn load_columns(self, rows: [*const u8; 3]) -> [Self::I32; 4] {
+        let mut columns = [self.splat_int(0); 4];
+        for vector in 0..4 {
+            let at = vector * Self::LANES;
+            // SAFETY: as the caller vouches.
+            let [a, b, c] = unsafe {
+                [
+                    self.load_bytes(rows[0].add(at), Self::LANES),
+                    self.load_bytes(rows[1].add(at), Self::LANES),
+                    self.load_bytes(rows[2].add(at), Self::LANES),
+                ]
+            };
+            columns[vector] = self.or(self.or(a, self.shift_left::<8>(b)), self.shift_left::<16>(c));
+        }
+        columns
+    }
+    /// Writes `4 * LANES` numbers as [`Isa::store_coded`] does, each to its [`column_of`].
+    ///
+    /// # Safety
+    /// `to` must be writable for `4 * LANES` bytes.
+    #[inline(always)]
+    unsafe fn store_columns(self, to: *mut u8, values: [Self::F32; 4], coding: &Coding) {
+        // SAFETY: as the caller vouches; lanes that are not cut into segments are in their order.
+        unsafe { self.store_coded(to, values, coding, 4 * Self::LANES) }
+    }
     /// The four bytes at `from`, in every lane; no alignment is asked for.
     ///
     /// # Safety
@@ -350,6 +383,11 @@ pub(crate) unsafe trait Isa: Copy {
     }
 }
 
+/// Which of `4 * LANES` numbers is in lane `lane` of vector `vector` of [`Isa::load_columns`].
+pub(crate) fn column_of(segment: usize, vector: usize, lane: usize) -> usize {
+    (lane / segment * 4 + vector) * segment + lane % segment
+}
+
 /// How whole numbers become bytes: `clamp(number + zero, min, max)`.
 #[derive(Clone, Copy)]
 #[cfg_attr(
@@ -369,6 +407,8 @@ pub(crate) struct Coding {
     flip: i32,
     /// All numbers lie within i32.
     small: bool,
+    /// Unsigned bytes that saturate are the result.
+    whole: bool,
 }
 
 impl Coding {
@@ -384,6 +424,7 @@ impl Coding {
             greatest: byte(max),
             flip,
             small,
+            whole: (byte(min), byte(max), flip) == (0, 255, 0),
         }
     }
 }

@@ -92,7 +92,7 @@ unsafe impl Dot<Neon> for DotProduct {
 }
 
 /// What [`tile_i8_matrix`] wants.
-pub(crate) const MATRIX_ORDER: Order = Order { channels: 8, signed: false };
+pub(crate) const MATRIX_ORDER: Order = Order { channels: 8, signed: false, segment: 4 };
 
 /// The register tiles with `USMMLA`, for functions with `i8mm`: rows and columns in pairs, eight channels in a step.
 ///
