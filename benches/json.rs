@@ -2,38 +2,39 @@
 //! beside serde_json's.
 //!
 //! `cargo bench --bench json` prints the least time of each over a body of [1,224,224,3] numbers,
-//! and how many times serde_json's `Value` takes as long.
+//! and how many times serde_json takes as long: the median over rounds in which all take turns, as machines change their
+//! speed within seconds.
 #![allow(clippy::print_stdout, reason = "a bench reports on standard output")]
 
 use kinglet::api::json::{Collector, Conversion, Document, FromNumber, Value, write::Writer};
-use std::{
-    hint::black_box,
-    time::{Duration, Instant},
-};
+use std::{hint::black_box, time::Instant};
 
 const SHAPE: [usize; 4] = [1, 224, 224, 3];
-const RUNS: usize = 60;
+const ROUNDS: usize = 61;
 
 fn main() {
-    let digits: [(&str, fn(f32) -> String); 4] = [
+    let digits: [(&str, fn(f32) -> String); 5] = [
         ("three decimals", |value| format!("{value:.3}")),
         ("shortest float", |value| value.to_string()),
         ("float as double", |value| f64::from(value).to_string()),
+        ("six decimals, signed", |value| format!("{:.6}", value * 4.0 - 2.0)),
         ("integers to 255", |value| format!("{:.0}", value * 255.0)),
     ];
     for (name, digits) in digits {
         let values = values();
         let body = body(&values, digits);
         println!("{name}: {} bytes", body.len());
-        let baseline = least(|| from_serde_json(&body));
-        report("serde_json Value, to f32", baseline, baseline);
-        report("checked only", least(|| Document::parse(&body).is_ok()), baseline);
-        report("read while checked", least(|| in_one_pass(&body)), baseline);
-        report("read afterwards", least(|| in_two_passes(&body)), baseline);
         assert_eq!(in_two_passes(&body), from_serde_json(&body));
-        let baseline = least(|| serde_json::to_vec(&values).is_ok());
-        report("serde_json, from f32", baseline, baseline);
-        report("written", least(|| written(&values)), baseline);
+        take_turns(&mut [
+            ("serde_json Value, to f32", &mut || from_serde_json(&body).len()),
+            ("checked only", &mut || usize::from(Document::parse(&body).is_ok())),
+            ("read while checked", &mut || size_of_val(&in_one_pass(&body))),
+            ("read afterwards", &mut || in_two_passes(&body).len()),
+        ]);
+        take_turns(&mut [
+            ("serde_json, from f32", &mut || serde_json::to_vec(&values).map_or(0, |text| text.len())),
+            ("written", &mut || written(&values).len()),
+        ]);
     }
 }
 
@@ -101,17 +102,21 @@ fn written(values: &[f32]) -> Vec<u8> {
     writer.finish()
 }
 
-fn least<T>(mut run: impl FnMut() -> T) -> Duration {
-    let time = |run: &mut dyn FnMut() -> T| {
-        let start = Instant::now();
-        black_box(run());
-        start.elapsed()
-    };
-    (0..RUNS).map(|_| time(&mut run)).min().unwrap_or_default()
-}
-
-fn report(name: &str, time: Duration, baseline: Duration) {
-    let each = time.as_nanos() as f64 / SHAPE.iter().product::<usize>() as f64;
-    let ratio = baseline.as_secs_f64() / time.as_secs_f64();
-    println!("  {name:<26} {:>8.3} ms  {each:>6.1} ns/number  {ratio:>5.2}x", time.as_secs_f64() * 1e3);
+/// Runs all of them once a round, and reports each beside the first.
+fn take_turns(ways: &mut [(&str, &mut dyn FnMut() -> usize)]) {
+    let mut times = vec![Vec::with_capacity(ROUNDS); ways.len()];
+    for _ in 0..ROUNDS {
+        for ((_, run), times) in ways.iter_mut().zip(&mut times) {
+            let start = Instant::now();
+            black_box(run());
+            times.push(start.elapsed().as_secs_f64());
+        }
+    }
+    for ((name, _), own) in ways.iter().zip(&times) {
+        let least = own.iter().copied().fold(f64::INFINITY, f64::min);
+        let mut ratios: Vec<f64> = times[0].iter().zip(own).map(|(first, own)| first / own).collect();
+        ratios.sort_by(f64::total_cmp);
+        let each = least * 1e9 / SHAPE.iter().product::<usize>() as f64;
+        println!("  {name:<26} {:>8.3} ms  {each:>6.1} ns/number  {:>5.2}x", least * 1e3, ratios[ROUNDS / 2]);
+    }
 }
