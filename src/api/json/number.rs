@@ -146,14 +146,11 @@ enum Form {
 }
 
 impl Token {
-    /// Two copies of the code: where the sign is a branch, nothing waits for it.
+    /// The sign is no branch: it cannot be foreseen.
     #[inline(always)]
     fn scan(text: &[u8], start: usize) -> Result<Self, SyntaxError> {
-        if peek(text, start) == b'-' {
-            Self::scan_signed::<true>(text, start + 1)
-        } else {
-            Self::scan_signed::<false>(text, start)
-        }
+        let negative = peek(text, start) == b'-';
+        Self::scan_magnitude(text, start + usize::from(negative), negative)
     }
 
     /// For numbers that were checked: one copy of the code for all element types.
@@ -163,9 +160,8 @@ impl Token {
     }
 
     #[inline(always)]
-    fn scan_signed<const NEGATIVE: bool>(text: &[u8], whole: usize) -> Result<Self, SyntaxError> {
+    fn scan_magnitude(text: &[u8], whole: usize, negative: bool) -> Result<Self, SyntaxError> {
         let error = |message, offset| Err(SyntaxError { message, offset });
-        let negative = NEGATIVE;
         if let Some(token) = Self::scan_fraction(text, whole, negative) {
             return Ok(token);
         }
@@ -349,7 +345,7 @@ impl Token {
             && self.whole_digits + self.fraction_digits <= 15
         {
             let value = (self.significand as i64 as f64 / divisor) as f32;
-            return Some(if self.negative { -value } else { value });
+            return Some(self.signed_f32(value));
         }
         let scale =
             usize::try_from(self.power().saturating_add(SCALES_FROM)).ok().and_then(|at| SCALES.get(at))?;
@@ -361,7 +357,12 @@ impl Token {
         let near = self.significand as i64 as f64 * scale;
         const SLACK: f64 = 1.0 / (1u64 << 50) as f64;
         let (low, high) = ((near - near * SLACK) as f32, (near + near * SLACK) as f32);
-        (low == high).then(|| if self.negative { -low } else { low })
+        (low == high).then(|| self.signed_f32(low))
+    }
+
+    #[inline(always)]
+    fn signed_f32(&self, magnitude: f32) -> f32 {
+        f32::from_bits(magnitude.to_bits() | u32::from(self.negative) << 31)
     }
 
     #[inline]
