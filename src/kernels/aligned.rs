@@ -28,6 +28,8 @@ const LEAST_PART: usize = 64 << 10;
 const LARGEST_PART: usize = 4 << 20;
 /// Addresses, not memory: what no block was placed in is never touched.
 const CHUNK: usize = 16 << 20;
+/// What a small model needs.
+const IN_SMALL_PAGES: usize = 512 << 10;
 
 impl AlignedFloats {
     /// `length` zeros. Ends the program where the memory is not to be had, as the allocator does.
@@ -130,8 +132,11 @@ impl Filling {
     fn begin(&mut self) -> Option<Arc<Chunk>> {
         let goes_on = self.chunk.strong_count() > 0;
         let mut memory = AlignedBytes::in_pages(CHUNK, if goes_on { 0 } else { LARGE_PAGE }).ok()?;
-        self.next = NonNull::new(memory.start_mut());
-        self.free = CHUNK;
+        // Of the first, all but the end of its small pages is left out.
+        let skipped = if goes_on { 0 } else { LARGE_PAGE - IN_SMALL_PAGES };
+        // SAFETY: fewer bytes than the chunk has.
+        self.next = NonNull::new(unsafe { memory.start_mut().add(skipped) });
+        self.free = CHUNK - skipped;
         let chunk = Arc::new(Chunk(memory));
         self.chunk = Arc::downgrade(&chunk);
         Some(chunk)

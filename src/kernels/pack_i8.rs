@@ -31,8 +31,12 @@ pub(super) fn column_sums(filter: Filter<'_>, out_channels: usize) -> (Vec<i32>,
             let length = filter.bytes.len().checked_div(out_channels).unwrap_or(0);
             let own = filter.bytes.chunks_exact(length.max(1));
             for ((sum, magnitude), own) in sums.iter_mut().zip(&mut magnitudes).zip(own) {
-                *sum = own.iter().map(|&weight| signed(weight)).sum();
-                *magnitude = own.iter().map(|&weight| signed(weight).unsigned_abs()).sum();
+                // So few sum up in 16 bits, of which a vector holds more.
+                for few in own.chunks(128) {
+                    let narrow = || few.iter().map(|&weight| i16::from(weight as i8));
+                    *sum += i32::from(narrow().sum::<i16>());
+                    *magnitude += u32::from(narrow().map(i16::unsigned_abs).sum::<u16>());
+                }
             }
         }
     }

@@ -90,8 +90,9 @@ pub struct AlignedBytes {
 enum Memory {
     /// From the allocator.
     Lines(Vec<Line>),
-    /// Pages of their own, which are zero as the system gives them and go back to it when they are dropped.
-    Pages(MmapMut),
+    /// Pages of their own, which are zero as the system gives them and go back to it when they are dropped, and how much of
+    /// them is asked for.
+    Pages(MmapMut, usize),
 }
 
 impl Memory {
@@ -109,32 +110,39 @@ impl Memory {
     /// Pages of their own, large ones from `large_from` on: a page fault costs more than what is computed in a small page.
     /// A hint: not every system has them.
     fn pages(len: usize, large_from: usize) -> Result<Self, TensorError> {
-        let pages = MmapMut::map_anon(len).map_err(|_| TensorError::OutOfMemory { bytes: len })?;
+        // Systems place what is large pages as a whole where such a page begins. What is too much is never touched.
+        let mapped = if len < LARGE_PAGE { Some(len) } else { len.checked_next_multiple_of(LARGE_PAGE) };
+        let pages = mapped.and_then(|mapped| MmapMut::map_anon(mapped).ok());
+        let pages = pages.ok_or(TensorError::OutOfMemory { bytes: len })?;
         #[cfg(target_os = "linux")]
-        if let Some(large) = len.checked_sub(large_from).filter(|&large| large >= LARGE_PAGE) {
-            let _ = pages.advise_range(memmap2::Advice::HugePage, large_from, large);
+        {
+            // The last one would be larger than what is left for it.
+            let large = (len / LARGE_PAGE * LARGE_PAGE).saturating_sub(large_from);
+            if large >= LARGE_PAGE {
+                let _ = pages.advise_range(memmap2::Advice::HugePage, large_from, large);
+            }
         }
-        Ok(Self::Pages(pages))
+        Ok(Self::Pages(pages, len))
     }
 
     fn room(&self) -> usize {
         match self {
             Self::Lines(lines) => lines.len() * ALIGNMENT,
-            Self::Pages(pages) => pages.len(),
+            Self::Pages(_, len) => *len,
         }
     }
 
     fn start(&self) -> *const u8 {
         match self {
             Self::Lines(lines) => lines.as_ptr().cast(),
-            Self::Pages(pages) => pages.as_ptr(),
+            Self::Pages(pages, _) => pages.as_ptr(),
         }
     }
 
     fn start_mut(&mut self) -> *mut u8 {
         match self {
             Self::Lines(lines) => lines.as_mut_ptr().cast(),
-            Self::Pages(pages) => pages.as_mut_ptr(),
+            Self::Pages(pages, _) => pages.as_mut_ptr(),
         }
     }
 }

@@ -1,6 +1,10 @@
 //! `kinglet bench`: how long a model takes, and where.
 
-use super::{BenchArguments, LocalError, model::Prepared, table};
+use super::{
+    BenchArguments, LocalError,
+    model::{InputsAreRead, Prepared},
+    table,
+};
 use crate::{formats::npz, graph::RunOptions, kernels::best, ops::Profile};
 use serde::Serialize;
 use std::{
@@ -56,7 +60,7 @@ pub struct Throughput {
 /// # Errors
 /// What is wrong with the model, the archive or the inputs.
 pub fn bench(arguments: &BenchArguments, text: &mut dyn Write) -> Result<(), LocalError> {
-    let prepared = Prepared::load(&arguments.model)?;
+    let prepared = Prepared::load(&arguments.model, InputsAreRead::Afterwards)?;
     if let Some(path) = &arguments.output {
         npz::write(path, prepared.named_outputs())?;
     }

@@ -2,7 +2,7 @@
 
 use super::{
     ConvertArguments, LocalError, ModelArguments,
-    inputs::inputs,
+    inputs::{Given, inputs},
     run::{TOLERANCE, difference},
 };
 use crate::{
@@ -120,7 +120,7 @@ fn compare(
     arguments: &ModelArguments,
     cpu: &Cpu,
 ) -> Result<Vec<(String, Option<f64>)>, LocalError> {
-    let (tensors, _) = inputs(signature, arguments)?;
+    let (tensors, _) = inputs(signature, arguments, Given::read(arguments)?)?;
     let run = |signature: &LoadedSignature| -> Result<Vec<Tensor>, LocalError> {
         let mut outputs = Vec::new();
         cpu.compile(signature.graph.clone())?.run(&tensors, &mut outputs, &RunOptions::default())?;

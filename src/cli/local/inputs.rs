@@ -11,8 +11,8 @@ use std::{collections::BTreeMap, sync::Arc};
 pub(super) fn inputs(
     signature: &LoadedSignature,
     arguments: &ModelArguments,
+    mut given: Given,
 ) -> Result<(Vec<Tensor>, BTreeMap<String, Tensor>), LocalError> {
-    let mut given = Given::read(arguments)?;
     let mut random = Random(0x9e37_79b9_7f4a_7c15);
     let mut tensors = Vec::with_capacity(signature.inputs.len());
     for (info, input) in signature.inputs.iter().zip(signature.graph.inputs()) {
@@ -38,14 +38,16 @@ pub(super) fn inputs(
     Ok((tensors, given.outputs))
 }
 
+/// The arrays of an archive by the names that a signature has for them.
 #[derive(Default)]
-struct Given {
+pub(super) struct Given {
     inputs: BTreeMap<String, Tensor>,
     outputs: BTreeMap<String, Tensor>,
 }
 
 impl Given {
-    fn read(arguments: &ModelArguments) -> Result<Self, LocalError> {
+    /// Reads the archive that is given, if one is.
+    pub(super) fn read(arguments: &ModelArguments) -> Result<Self, LocalError> {
         let Some(path) = &arguments.input else { return Ok(Self::default()) };
         let arrays = npz::read(path)?;
         let case = arguments.case.as_ref().map(|case| format!("{case}/")).unwrap_or_default();
@@ -148,7 +150,8 @@ mod tests {
     fn open_dimensions_are_the_batch_or_given() {
         let model = built_in::MODELS[1].load().unwrap();
         let signature = &model.signatures["serving_default"];
-        let (tensors, expected) = inputs(signature, &arguments(&[("petal_width", &[5])])).unwrap();
+        let (tensors, expected) =
+            inputs(signature, &arguments(&[("petal_width", &[5])]), Given::default()).unwrap();
         let shapes: Vec<Vec<usize>> = tensors.iter().map(|tensor| tensor.shape().to_vec()).collect();
         assert_eq!(shapes, [[3], [5], [3], [3]]);
         assert!(expected.is_empty());

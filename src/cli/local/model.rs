@@ -1,6 +1,9 @@
 //! A signature of a model, compiled, with inputs to run it on.
 
-use super::{LocalError, ModelArguments, inputs::inputs};
+use super::{
+    LocalError, ModelArguments,
+    inputs::{Given, inputs},
+};
 use crate::{
     formats::{self, LoadOptions, LoadedSignature},
     graph::{Backend, Cpu, Program, RunOptions},
@@ -9,6 +12,7 @@ use crate::{
 };
 use std::{
     collections::BTreeMap,
+    thread,
     time::{Duration, Instant},
 };
 
@@ -27,10 +31,31 @@ pub(super) struct Prepared {
     program: Box<dyn Program>,
 }
 
+/// When the archive of inputs is read. Unpacking it may take as long as loading the model.
+pub(super) enum InputsAreRead {
+    /// When the model is loaded: its load time is its own.
+    Afterwards,
+    /// While it is loaded.
+    Meanwhile,
+}
+
 impl Prepared {
-    pub(super) fn load(arguments: &ModelArguments) -> Result<Self, LocalError> {
+    pub(super) fn load(
+        arguments: &ModelArguments,
+        inputs_are_read: InputsAreRead,
+    ) -> Result<Self, LocalError> {
+        let meanwhile = matches!(inputs_are_read, InputsAreRead::Meanwhile) && arguments.threads > 1;
         let started = Instant::now();
-        let model = formats::load(&arguments.model, &LoadOptions::default())?;
+        let load = || formats::load(&arguments.model, &LoadOptions::default());
+        let (model, given) = if meanwhile && arguments.input.is_some() {
+            thread::scope(|scope| {
+                let given = thread::Builder::new().spawn_scoped(scope, || Given::read(arguments));
+                (load(), given.ok().and_then(|given| given.join().ok()))
+            })
+        } else {
+            (load(), None)
+        };
+        let model = model?;
         let mut signatures = model.signatures;
         let only = || signatures.keys().next().filter(|_| signatures.len() == 1).cloned();
         let wanted = arguments.signature.clone();
@@ -51,7 +76,8 @@ impl Prepared {
             }
         };
         let compiled = started.elapsed();
-        let (inputs, expected) = inputs(&signature, arguments)?;
+        let given = given.unwrap_or_else(|| Given::read(arguments))?;
+        let (inputs, expected) = inputs(&signature, arguments, given)?;
         let started = Instant::now();
         let mut outputs = Vec::with_capacity(signature.outputs.len());
         program.run(&inputs, &mut outputs, &RunOptions::default())?;

@@ -1,6 +1,9 @@
 //! `kinglet run`: one run, its outputs in words and in an archive of arrays, compared with those expected.
 
-use super::{LocalError, RunArguments, model::Prepared};
+use super::{
+    LocalError, RunArguments,
+    model::{InputsAreRead, Prepared},
+};
 use crate::{
     formats::npz,
     tensor::{DType, Tensor},
@@ -15,7 +18,7 @@ const SHOWN: usize = 8;
 /// # Errors
 /// What is wrong with the model, the archive or the inputs; also when an expected output is not met.
 pub fn run(arguments: &RunArguments, text: &mut dyn Write) -> Result<(), LocalError> {
-    let prepared = Prepared::load(&arguments.model)?;
+    let prepared = Prepared::load(&arguments.model, InputsAreRead::Meanwhile)?;
     let mut wrong = Vec::new();
     for (name, tensor) in prepared.named_outputs() {
         writeln!(text, "{name}  {} {}  {}", tensor.dtype(), tensor.shape(), shown(tensor))?;

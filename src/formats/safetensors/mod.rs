@@ -62,17 +62,18 @@ pub fn load_parts(folder: &Path, text: &str, weights: Option<Buffer>) -> Result<
     let (tensors, sums) = weights::read(&weights).map_err(in_weights)?;
     let Some(sums) = sums else { return read(&model_file, text, tensors) };
     sums.check_graph(text).map_err(|reason| FormatError::invalid(&model_file, reason))?;
-    thread::scope(|scope| {
-        // Reading all of the weights takes as long as reading the graph.
-        let checked = thread::Builder::new().spawn_scoped(scope, || sums.check_data(&weights));
+    // Reading all of the weights takes longer than reading the graph; then both threads sum them up.
+    let data = sums.data_of(&weights);
+    let model = thread::scope(|scope| {
+        let helper = thread::Builder::new().spawn_scoped(scope, || data.work());
         let model = read(&model_file, text, tensors);
-        let checked = checked.map_or_else(
-            |_| sums.check_data(&weights),
-            |thread| thread.join().unwrap_or_else(|_| Err("it could not be checked".into())),
-        );
-        checked.map_err(in_weights)?;
+        data.work();
+        // A part that it did not finish is summed up below.
+        let _ = helper.map(|helper| helper.join());
         model
-    })
+    });
+    sums.check_data(&data).map_err(in_weights)?;
+    model
 }
 
 fn read(

@@ -11,6 +11,10 @@ use std::{
     fs::File,
     io::{BufWriter, Write},
     path::Path,
+    sync::{
+        OnceLock,
+        atomic::{AtomicUsize, Ordering},
+    },
 };
 
 const DTYPES: &[(FileDType, DType)] = &[
@@ -64,11 +68,17 @@ impl Sums {
         }
     }
 
+    /// Begins to sum up the tensors of a file.
+    pub(super) fn data_of(&self, file: &Buffer) -> DataSum {
+        let data = file.slice(self.begin, file.len().saturating_sub(self.begin));
+        let data = data.unwrap_or_else(|| Buffer::from_static(&[]));
+        let parts = data.len().div_ceil(SUMMED_AT_ONCE).min(MOST_PARTS);
+        DataSum { data, sums: (0..parts).map(|_| OnceLock::new()).collect(), next: AtomicUsize::new(0) }
+    }
+
     /// Whether names, shapes, places and data of the tensors are those that were written.
-    pub(super) fn check_data(&self, file: &Buffer) -> Result<(), String> {
-        file.prefetch();
-        let data = file.as_bytes().get(self.begin..).unwrap_or_default();
-        let found = crc32c::crc32c_append(crc32c::crc32c(&self.places), data);
+    pub(super) fn check_data(&self, data: &DataSum) -> Result<(), String> {
+        let found = data.finish(crc32c::crc32c(&self.places));
         match found == self.data {
             true => Ok(()),
             false => Err(format!(
@@ -77,6 +87,52 @@ impl Sums {
                 self.data
             )),
         }
+    }
+}
+
+/// A thread sums up so much before it looks for more; and in how many parts a file is cut at most.
+const SUMMED_AT_ONCE: usize = 1 << 20;
+const MOST_PARTS: usize = 64;
+
+/// The checksum of a file's tensors, which several threads find together.
+pub(super) struct DataSum {
+    data: Buffer,
+    /// Of the parts.
+    sums: Box<[OnceLock<u32>]>,
+    /// The next part that nobody works at.
+    next: AtomicUsize,
+}
+
+impl DataSum {
+    /// Takes parts until there is none left.
+    pub(super) fn work(&self) {
+        let next =
+            || Some(self.next.fetch_add(1, Ordering::Relaxed)).filter(|&index| index < self.sums.len());
+        while let Some(index) = next() {
+            self.sums[index].get_or_init(|| self.sum(index));
+        }
+    }
+
+    fn part(&self, index: usize) -> Buffer {
+        let length = self.data.len().div_ceil(self.sums.len().max(1));
+        let start = (index * length).min(self.data.len());
+        let length = length.min(self.data.len() - start);
+        self.data.slice(start, length).unwrap_or_else(|| Buffer::from_static(&[]))
+    }
+
+    fn sum(&self, index: usize) -> u32 {
+        let part = self.part(index);
+        part.prefetch();
+        crc32c::crc32c(part.as_bytes())
+    }
+
+    /// The sum of something before and the data.
+    fn finish(&self, before: u32) -> u32 {
+        self.work();
+        self.sums.iter().enumerate().fold(before, |sum, (index, part)| {
+            let own = *part.get_or_init(|| self.sum(index));
+            crc32c::crc32c_combine(sum, own, self.part(index).len())
+        })
     }
 }
 
@@ -261,7 +317,7 @@ mod tests {
     fn holds(bytes: &[u8]) -> bool {
         let file = Buffer::copy_of(bytes).unwrap();
         let Ok((_, Some(sums))) = read(&file) else { return false };
-        sums.check_data(&file).is_ok() && sums.check_graph("text").is_ok()
+        sums.check_data(&sums.data_of(&file)).is_ok() && sums.check_graph("text").is_ok()
     }
 
     #[test]
@@ -289,6 +345,22 @@ mod tests {
             assert!(!holds(&bytes[..length]), "{length} bytes");
         }
         assert!(!holds(&[&bytes[..], b"more"].concat()));
+    }
+
+    #[test]
+    fn threads_find_the_sum_of_all_bytes() {
+        for length in [0, 1, SUMMED_AT_ONCE, 3 * SUMMED_AT_ONCE + 5, 70 * SUMMED_AT_ONCE + 1] {
+            let bytes: Vec<u8> = (0..length).map(|index| (index / 251 + index) as u8).collect();
+            let file = Buffer::copy_of(&bytes).unwrap();
+            let begin = length.min(3);
+            let sums = Sums { graph: 0, data: 0, places: Vec::new(), begin };
+            let data = sums.data_of(&file);
+            let before = crc32c::crc32c(b"before");
+            std::thread::scope(|scope| {
+                scope.spawn(|| data.work());
+                assert_eq!(data.finish(before), crc32c::crc32c_append(before, &bytes[begin..]), "{length}");
+            });
+        }
     }
 
     proptest! {
