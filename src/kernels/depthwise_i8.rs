@@ -271,6 +271,23 @@ unsafe fn blocks<I: Isa, const FAST: bool, const WIDTH: usize, const STRIDE: usi
     }
 }
 
+/// The same pointer, of which the compiler knows nothing: else it would load all weights once, for there is no room in the
+/// registers, and keep what does not fit in memory, sums among it.
+#[inline(always)]
+fn opaque(pointer: *const i32) -> *const i32 {
+    #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
+    {
+        let mut pointer = pointer;
+        // SAFETY: no instruction.
+        unsafe {
+            core::arch::asm!("/* {0} */", inout(reg) pointer, options(nomem, nostack, preserves_flags));
+        }
+        pointer
+    }
+    #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
+    pointer
+}
+
 /// `TILE` blocks side by side. `left` is the first input column, plus the padding, and `channel` the first channel.
 ///
 /// # Safety
@@ -294,8 +311,9 @@ unsafe fn block_tile<I: Isa, const FAST: bool, const WIDTH: usize, const STRIDE:
         }
         for group in 0..conv.kernel_height.div_ceil(ROWS) {
             let (rows, outside) = (Rows::of(line, group * ROWS), Rows::outside(line));
-            let weights = packed.add((2 + group * WIDTH) * VECTORS * I::LANES);
+            let mut weights = packed.add((2 + group * WIDTH) * VECTORS * I::LANES);
             for_numbers!(position below ((TILE - 1) * STRIDE + WIDTH) {
+                weights = opaque(weights);
                 let ix = (left + position).wrapping_sub(conv.pad_left);
                 let from = if ix < conv.in_width { rows.at(ix, channel) } else { outside.at(0, channel) };
                 let values = isa.load_columns(from);
