@@ -5,7 +5,7 @@
 //! innermost becomes a copy of a run wherever it is one.
 
 use super::{
-    Fact, Lower, OpError, Step,
+    Fact, Io, Lower, OpError, Step,
     elements::{Elements, Move, moving},
 };
 use crate::tensor::{Shape, TensorError};
@@ -114,7 +114,54 @@ impl Mapping {
 
     /// The step that gathers input 0 into the output.
     pub(crate) fn lower(self, cx: &Lower<'_>) -> Result<Step, OpError> {
-        if self.is_identity() { Ok(Step::alias()) } else { moving(self, cx) }
+        if self.is_identity() {
+            return Ok(Step::alias());
+        }
+        if let Some(rows) = self.rows(cx.outputs[0].dtype.size()) {
+            return Ok(Step::arena(move |io| rows.copy(io)));
+        }
+        moving(self, cx)
+    }
+
+    /// Runs of elements of so many bytes, where that is what is gathered.
+    fn rows(&self, size: Option<usize>) -> Option<RunsOfBytes> {
+        let size = size?;
+        let bytes = |elements: usize| elements.checked_mul(size);
+        match self.axes.as_slice() {
+            &[Axis::Stride { stride, .. }, Axis::Stride { len, stride: 1 }] => Some(RunsOfBytes {
+                base: bytes(self.base)?,
+                step: bytes(usize::try_from(stride).ok()?)?,
+                length: bytes(len)?,
+            }),
+            _ => None,
+        }
+    }
+}
+
+/// Runs at equal distances.
+#[derive(Clone, Copy)]
+struct RunsOfBytes {
+    base: usize,
+    step: usize,
+    length: usize,
+}
+
+impl RunsOfBytes {
+    /// Copies them to the output, one after the other, on all threads.
+    fn copy(self, io: &mut Io<'_>) -> Result<(), OpError> {
+        /// Bytes below which a second thread costs more than it brings.
+        const GRAIN: usize = 64 << 10;
+        let (x, y) = (io.input::<u8>(0)?, io.next_output::<u8>()?);
+        let threads = io.context().threads;
+        let rows = y.len() / self.length;
+        let rows = rows.div_ceil(threads.count()).max(GRAIN.div_ceil(self.length));
+        threads.for_each_slice(y, rows * self.length, |task, y| {
+            for (row, y) in y.chunks_exact_mut(self.length).enumerate() {
+                let from = self.base + (task * rows + row) * self.step;
+                y.copy_from_slice(&x[from..from + self.length]);
+            }
+        });
+        Ok(())
     }
 }
 

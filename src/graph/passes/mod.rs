@@ -17,6 +17,7 @@ mod layer_norm;
 mod layout;
 mod narrow;
 mod pad;
+mod parts;
 mod quantized;
 mod shapes;
 mod softmax;
@@ -44,11 +45,13 @@ pub(super) fn optimize(graph: Graph, machine: &Machine<'_>) -> Graph {
     let graph = clean(common::share_common(fold::fold_constants(clean(graph), machine)));
     let coded = quantized::is_quantized(&graph);
     let graph = clean(layer_norm::find_layer_norms(activations::find_activations(graph), machine));
+    let graph = clean(parts::fold_channels(graph, machine));
     let mut graph = clean(layout::sink_transposes(graph, machine));
     if coded {
         graph = quantized::find_quantized(graph, machine);
         graph = clean(fold::fold_all_constants(graph, machine));
     }
+    let graph = clean(parts::join_parts(graph, machine));
     let graph = clean(softmax::find_softmax(graph, machine));
     let graph = clean(attention::find_attention(graph, machine));
     let graph = pad::fuse_pads(affine::fuse_affine(graph, machine));

@@ -223,12 +223,13 @@ impl Pass<'_> {
     fn slice(&mut self, node: &Node) -> Option<()> {
         let (base, perm) = self.first(node)?;
         let known = |value: &ValueId| self.graph.constants.get(value);
-        let count = known(node.inputs.get(1)?)?.len();
-        let axes = match node.inputs.get(3) {
-            Some(axes) => known(axes)?.to_i64_vec().ok()?,
-            None => (0..count as i64).collect(),
+        let (axes, dtype) = match node.inputs.get(3) {
+            Some(axes) => (known(axes)?.to_i64_vec().ok()?, known(axes)?.dtype()),
+            None => {
+                let starts = known(node.inputs.get(1)?)?;
+                ((0..starts.len() as i64).collect(), starts.dtype())
+            }
         };
-        let dtype = known(node.inputs.get(1)?)?.dtype();
         let axes = all_along(&perm, &axes)?;
         let axes = match dtype {
             DType::I32 => {
@@ -238,8 +239,10 @@ impl Pass<'_> {
             _ => Tensor::from_slice([axes.len()], &axes),
         };
         let axes = self.graph.new_constant(axes.ok()?);
-        let mut inputs = vec![base, *node.inputs.get(1)?, *node.inputs.get(2)?, axes];
-        inputs.extend(node.inputs.get(4));
+        let (&starts, &ends) = (node.inputs.get(1)?, node.inputs.get(2)?);
+        let mut inputs = vec![base, self.read(starts), self.read(ends), axes];
+        let steps = node.inputs.get(4).map(|&steps| self.read(steps));
+        inputs.extend(steps);
         self.apply(node, node.op.clone(), inputs, &perm)
     }
 }
