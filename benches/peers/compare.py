@@ -4,7 +4,7 @@
     benches/peers/compare.py MODELS [--threads 1 2] [--rounds 15] [--peers onnxruntime openvino litert]
                              [--only NAME ..] [--kinglet PATH] [--output TABLE.md]
 
-MODELS is a folder of `NAME.onnx` (or a folder `NAME/1` with a SavedModel, or `NAME.tflite` for LiteRT next to them)
+MODELS is a folder of `NAME.onnx` (or a folder `NAME` with a SavedModel, or `NAME.tflite` for LiteRT, and for OpenVINO where there is no ONNX model, next to them)
 and `NAME.npz` with the arrays `in/INPUT` and `out/OUTPUT`. Every engine is a process of its own that answers each line
 of its standard input with one line of JSON; the driver lets them run one after the other, a few runs at a time, so
 that noise on the machine meets all of them. Outputs are compared first: who answers something else is not timed.
@@ -82,6 +82,8 @@ def command(peer, files, arrays, threads, output, options):
         return source and [options.kinglet, "bench", source, "--input", arrays, f"--threads={threads}", "--interactive",
                            "--warm-up=3", "--output", output]
     source = files.get("tflite") if peer == "litert" else files.get("onnx")
+    if peer == "openvino":
+        source = source or files.get("tflite")
     return source and [options.python, WORKER, peer, source, arrays, str(threads), output]
 
 
@@ -115,7 +117,7 @@ def compare(name, arrays, files, threads, options, numpy):
             with numpy.load(output) as file:
                 found = {key: file[key] for key in file.files}
         off = difference(numpy, expected, found) if len(expected) == len(found) else float("inf")
-        if peer == "litert":
+        if peer == "litert" or (peer == "openvino" and "onnx" not in files):
             # Converters rename outputs and keep their order only.
             off = difference(numpy, dict(enumerate(expected.values())), dict(enumerate(found.values())))
         if off > options.tolerance:

@@ -43,7 +43,10 @@ def openvino(model, inputs, threads):
     compiled = core.compile_model(model, "CPU", config)
     request = compiled.create_infer_request()
     names = [output.get_any_name() for output in compiled.outputs]
-    tensors = {name: openvino.Tensor(array) for name, array in inputs.items()}
+    known = [name.get_any_name() for name in compiled.inputs]
+    # Converters rename inputs and keep their order only.
+    given = inputs if set(inputs) <= {name for i in compiled.inputs for name in i.names} else dict(zip(known, inputs.values()))
+    tensors = {name: openvino.Tensor(array) for name, array in given.items()}
 
     def run():
         results = request.infer(tensors, share_inputs=True, share_outputs=True)
