@@ -274,6 +274,10 @@ unsafe fn blocks<I: Isa, const FAST: bool, const WIDTH: usize, const STRIDE: usi
 /// The same pointer, of which the compiler knows nothing: else it would load all weights once, for there is no room in the
 /// registers, and keep what does not fit in memory, sums among it.
 #[inline(always)]
+#[cfg_attr(
+    any(target_arch = "x86_64", target_arch = "aarch64"),
+    allow(clippy::pointers_in_nomem_asm_block, reason = "nothing is read or written there")
+)]
 fn opaque(pointer: *const i32) -> *const i32 {
     #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
     {
