@@ -24,6 +24,8 @@ elif [ $# -eq 0 ]; then
 fi
 
 step "build"
+# Under emulation the compiler's time is won back many times over.
+export CARGO_PROFILE_DEV_OPT_LEVEL="${CARGO_PROFILE_DEV_OPT_LEVEL:-1}"
 cargo_for() {
     command=$1
     shift
