@@ -7,7 +7,7 @@ use super::{
 };
 use crate::{
     maps::Ordered,
-    ops::{Fact, Op, PackCache, TIDY_EVERY},
+    ops::{Fact, Op, PackCache, TIDY_EVERY, left_free},
     tensor::{Buffer, Shape, Tensor, buffer::OWN_PAGES},
 };
 use std::collections::BTreeSet;
@@ -70,7 +70,7 @@ pub(super) fn estimate(
         complete: matches!(plan.end, End::Finished),
         ..Estimate::default()
     };
-    let mut packing = Packing { graph, packed: BTreeSet::new(), sum: 0, untidy: 0, most: 0 };
+    let mut packing = Packing { graph, packed: BTreeSet::new(), sum: 0, handled: 0, untidy: 0, most: 0 };
     for numbers in packs.asked() {
         packing.add(&numbers);
     }
@@ -118,6 +118,8 @@ struct Packing<'a> {
     packed: BTreeSet<usize>,
     /// Bytes of them.
     sum: usize,
+    /// Bytes that were packed since free memory was given back.
+    handled: usize,
     /// Bytes that are free and not given back.
     untidy: usize,
     /// The most that there is at a time.
@@ -126,25 +128,23 @@ struct Packing<'a> {
 
 impl Packing<'_> {
     fn add(&mut self, numbers: &[usize]) {
-        let mut besides = 0;
+        let (mut besides, mut left) = (0, 0);
         for number in numbers {
             let Some(tensor) = self.graph.constants.get(&ValueId(*number)) else { continue };
             let bytes = tensor.memory();
             self.sum += bytes;
             self.packed.insert(*number);
-            let Some(buffer) = tensor.buffer() else { continue };
-            if buffer.is_mapped() || buffer.is_computed() && buffer.is_stored() {
-                // It is read where it is stored.
-                besides += bytes;
-            } else if buffer.is_computed() {
-                // What it is computed from, and the result.
-                besides += 2 * bytes;
-                self.untidy += if bytes < OWN_PAGES { bytes } else { 0 };
-            }
+            let free = left_free(tensor);
+            self.handled += bytes.max(free);
+            // It is read where it is stored, or computed first. Large blocks go back by themselves.
+            besides +=
+                if tensor.buffer().is_some_and(Buffer::is_stored_in_file) { bytes.max(free) } else { free };
+            left += if bytes < OWN_PAGES { free } else { 0 };
         }
-        self.most = self.most.max(self.sum + besides.max(self.untidy));
-        if self.untidy >= TIDY_EVERY {
-            self.untidy = 0;
+        self.most = self.most.max(self.sum + self.untidy + besides);
+        self.untidy += left;
+        if self.handled >= TIDY_EVERY {
+            (self.untidy, self.handled) = (0, 0);
         }
     }
 }

@@ -22,7 +22,7 @@ pub use gated_conv::GatedConv;
 pub use inverted_residual::InvertedResidual;
 pub use profile::{Profile, StepShapes, StepTime};
 pub use step::{Io, Lower, PackCache, Run, RunContext, Step};
-pub(crate) use step::{Source, TIDY_EVERY};
+pub(crate) use step::{Source, TIDY_EVERY, left_free};
 pub use window::Padding;
 
 use crate::{

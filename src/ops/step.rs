@@ -188,6 +188,11 @@ impl PackCache {
 /// [`PackCache::tidy`] comes after weights of so many bytes.
 pub(crate) const TIDY_EVERY: usize = 4 << 20;
 
+/// Bytes that packing a constant leaves free: what its elements are computed from, and themselves.
+pub(crate) fn left_free(constant: &Tensor) -> usize {
+    if constant.buffer().is_none_or(Buffer::is_stored) { 0 } else { 2 * constant.memory() }
+}
+
 /// What an operator is lowered for.
 pub struct Lower<'a> {
     /// Facts of the inputs.
@@ -239,7 +244,8 @@ impl Lower<'_> {
         let sources = || from.iter().filter_map(|&index| self.value(index));
         // What was read of the model's file is not needed again.
         sources().for_each(Tensor::release);
-        self.packs.untidy.fetch_add(sources().map(Tensor::memory).sum(), Ordering::Relaxed);
+        let handled = |tensor: &Tensor| tensor.memory().max(left_free(tensor));
+        self.packs.untidy.fetch_add(sources().map(handled).sum(), Ordering::Relaxed);
         self.packs.tidy(TIDY_EVERY);
         Ok(made)
     }
