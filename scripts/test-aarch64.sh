@@ -32,12 +32,12 @@ cargo_for() {
     cargo "$command" --quiet --target "$target" --target-dir target-aarch64 "$@"
 }
 cargo_for build --bin kinglet
-# Left out: tests of the source, of damaged files (minutes), and of the binary, which cannot start emulated ones.
+# Left out: tests of the source, of candle, of damaged files (minutes), and of the binary, which cannot start emulated ones.
 integration=
 for file in tests/*.rs; do
     name=$(basename "$file" .rs)
     case $name in
-    floors | safety | operators | onnx_hostile | wire_fuzz | local_commands) ;;
+    floors | safety | operators | candle | bundle | onnx_hostile | saved_model_hostile | wire_fuzz | local_commands) ;;
     *) integration="$integration --test=$name" ;;
     esac
 done
