@@ -90,7 +90,8 @@ impl View<'_> {
         let gate = |gate: ValueId, x: ValueId| {
             let (function, of) = self.unary(gate)?;
             match function {
-                U::Sigmoid if of == x => Some(U::Silu),
+                // TensorFlow scales what stands under the gate, by 1 mostly.
+                U::Sigmoid if of == x || self.with_constant(of, B::Mul) == Some((x, 1.0)) => Some(U::Silu),
                 U::HardSigmoid { alpha, beta } if of == x && close(alpha, 1.0 / 6.0) && close(beta, 0.5) => {
                     Some(U::HardSwish)
                 }
@@ -197,6 +198,11 @@ mod tests {
         check(|b, x| {
             let gate = b.push(Unary(U::Sigmoid), &[x]);
             b.push(Binary(B::Mul), &[gate, x])
+        });
+        check(|b, x| {
+            let scaled = with(b, B::Mul, x, 1.0);
+            let gate = b.push(Unary(U::Sigmoid), &[scaled]);
+            b.push(Binary(B::Mul), &[x, gate])
         });
         check(|b, x| {
             let soft = b.push(Unary(U::Softplus), &[x]);
