@@ -6,6 +6,8 @@
 pub mod graph;
 #[path = "../../../src/kernels/mod.rs"]
 pub mod kernels;
+#[path = "../../../src/maps.rs"]
+pub mod maps;
 #[path = "../../../src/ops/mod.rs"]
 pub mod ops;
 #[path = "../../../src/tensor/mod.rs"]
