@@ -340,6 +340,30 @@ impl<T: Plain> AlignedVec<T> {
         Ok(())
     }
 
+    /// Appends the elements that `fill` writes to the front of a slice of `most`; it returns how many they are. `expected`
+    /// as in `push_expecting`.
+    ///
+    /// # Errors
+    /// No memory.
+    #[inline]
+    pub fn append_with(
+        &mut self,
+        most: usize,
+        expected: impl Fn() -> usize,
+        fill: impl FnOnce(&mut [T]) -> usize,
+    ) -> Result<(), TensorError> {
+        while self.bytes.len / size_of::<T>() - self.len < most {
+            self.grow(expected())?;
+        }
+        // SAFETY: the slots lie within the initialised bytes (checked above), which are aligned to 64, and are borrowed
+        // exclusively; bytes behind the elements are zero or were elements, which both are a `T`.
+        let slots = unsafe {
+            std::slice::from_raw_parts_mut(self.bytes.memory.start_mut().cast::<T>().add(self.len), most)
+        };
+        self.len += fill(slots).min(most);
+        Ok(())
+    }
+
     #[cold]
     fn grow(&mut self, expected: usize) -> Result<(), TensorError> {
         let least = self.bytes.len + 4 * ALIGNMENT;

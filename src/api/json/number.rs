@@ -5,7 +5,10 @@
 //! (W. D. Clinger, "How to Read Floating Point Numbers Accurately", 1990). Only what that leaves
 //! open takes a slow path.
 
-use super::scan::{SyntaxError, peek};
+use super::{
+    plain::{self, Plain},
+    scan::{SyntaxError, peek},
+};
 use half::{bf16, f16};
 
 /// How numbers become elements.
@@ -35,6 +38,11 @@ pub trait FromNumber: Sized {
     /// `None` where the number is none of this type.
     #[inline]
     fn from_number(text: &[u8], at: usize, conversion: Conversion) -> Option<(Self, usize)> {
+        if let Some((plain, end)) = Plain::read(text, at)
+            && let Some(value) = Self::from_plain(plain, conversion)
+        {
+            return Some((value, end));
+        }
         let token = Token::scan_apart(text, at)?;
         let end = token.end;
         Self::from_token(&token, text, at, conversion).map(|value| (value, end))
@@ -50,12 +58,36 @@ pub trait FromNumber: Sized {
         at: usize,
         conversion: Conversion,
     ) -> Result<(Option<Self>, usize), SyntaxError> {
+        if let Some((plain, end)) = Plain::read(text, at)
+            && let Some(value) = Self::from_plain(plain, conversion)
+        {
+            return Ok((Some(value), end));
+        }
+        Self::check_any_number(text, at, conversion)
+    }
+
+    /// The same for the numbers that are left. Apart and by values, so that the others have the registers for themselves.
+    #[doc(hidden)]
+    #[inline(never)]
+    fn check_any_number(
+        text: &[u8],
+        at: usize,
+        conversion: Conversion,
+    ) -> Result<(Option<Self>, usize), SyntaxError> {
         let token = Token::scan(text, at)?;
         if !token.is_moderate() {
             check_any(text, at)?;
         }
         let end = token.end;
         Ok((Self::from_token(&token, text, at, conversion), end))
+    }
+
+    /// The value of a number in one of the usual forms; `None` where this takes a longer way, or has none.
+    #[doc(hidden)]
+    #[inline(always)]
+    fn from_plain(plain: Plain, conversion: Conversion) -> Option<Self> {
+        let _ = (plain, conversion);
+        None
     }
 
     /// The value of a number that was taken apart.
@@ -162,9 +194,6 @@ impl Token {
     #[inline(always)]
     fn scan_magnitude(text: &[u8], whole: usize, negative: bool) -> Result<Self, SyntaxError> {
         let error = |message, offset| Err(SyntaxError { message, offset });
-        if let Some(token) = Self::scan_fraction(text, whole, negative) {
-            return Ok(token);
-        }
         let mut significand = 0;
         let mut at = match peek(text, whole) {
             b'0' => whole + 1,
@@ -195,44 +224,6 @@ impl Token {
             token.form = Form::Decimal;
         }
         Ok(token)
-    }
-
-    /// The most frequent form: one digit, a point, up to 23 digits. All of it is seen in one look, so nothing waits for
-    /// where a part ends.
-    #[inline(always)]
-    fn scan_fraction(text: &[u8], whole: usize, negative: bool) -> Option<Self> {
-        let [digit @ b'0'..=b'9', b'.', rest @ ..] = text.get(whole..)?.first_chunk::<32>()? else {
-            return None;
-        };
-        let (values, count) = sixteen(rest.first_chunk()?);
-        if count == 0 {
-            return None;
-        }
-        let mut significand =
-            u64::from(digit - b'0') * TENS.get(count as usize)? + up_to_sixteen(values, count);
-        let mut count = count as usize;
-        if count == 16 {
-            let (values, more) = eight(rest, 16)?;
-            if more == 8 {
-                return None;
-            }
-            // No branch for none: whether there are more than sixteen cannot be foreseen.
-            let value = eight_digits((values << 8) << (56 - 8 * more));
-            significand = significand.wrapping_mul(*TENS.get(more as usize)?).wrapping_add(value);
-            count += more as usize;
-        }
-        if rest.get(count)? | 0x20 == b'e' {
-            return None;
-        }
-        Some(Token {
-            negative,
-            significand,
-            whole_digits: 1,
-            fraction_digits: count,
-            exponent: 0,
-            form: Form::Decimal,
-            end: whole + 2 + count,
-        })
     }
 
     #[cold]
@@ -352,12 +343,7 @@ impl Token {
         if !(self.is_number() && self.is_whole() && self.significand <= i64::MAX as u64) {
             return None;
         }
-        // Rounded three times. This and RapidJSON's value lie within 8 units in the last place of
-        // the true one.
-        let near = self.significand as i64 as f64 * scale;
-        const SLACK: f64 = 1.0 / (1u64 << 50) as f64;
-        let (low, high) = ((near - near * SLACK) as f32, (near + near * SLACK) as f32);
-        (low == high).then(|| self.signed_f32(low))
+        between(self.significand as i64 as f64 * scale).map(|value| self.signed_f32(value))
     }
 
     #[inline(always)]
@@ -369,6 +355,23 @@ impl Token {
     fn signed(&self, magnitude: f64) -> f64 {
         if self.negative { -magnitude } else { magnitude }
     }
+}
+
+/// The nearest binary32 of a value that was rounded three times, unless that leaves it open. This and RapidJSON's value
+/// lie within 8 units in the last place of the true one.
+#[inline(always)]
+fn between(near: f64) -> Option<f32> {
+    const SLACK: f64 = 1.0 / (1u64 << 50) as f64;
+    let (low, high) = ((near - near * SLACK) as f32, (near + near * SLACK) as f32);
+    (low == high).then_some(low)
+}
+
+/// An integer of at most 15 digits. By its bits: the instruction that converts integers waits, on x86, for what was in its
+/// register before, the quotient of the last number.
+#[inline(always)]
+fn few_digits(value: u64) -> f64 {
+    const LIMIT: f64 = (1u64 << 52) as f64;
+    f64::from_bits(LIMIT.to_bits() | value) - LIMIT
 }
 
 /// Powers of ten that binary64 holds exactly.
@@ -398,12 +401,7 @@ fn scale(value: f64, power: i32) -> f64 {
 /// before the first that is none; `None` near the end of the text.
 #[inline(always)]
 fn eight(text: &[u8], at: usize) -> Option<(u64, u32)> {
-    const ZEROS: u64 = 0x3030_3030_3030_3030;
-    let chunk = text.get(at..)?.first_chunk::<8>()?;
-    let values = u64::from_le_bytes(*chunk) ^ ZEROS;
-    // The high bit of a byte is set when it is above 9; carries only touch bytes behind such.
-    let others = (values.wrapping_add(0x7676_7676_7676_7676) | values) & 0x8080_8080_8080_8080;
-    Some((values, others.trailing_zeros() / 8))
+    Some(plain::eight(text.get(at..)?.first_chunk()?))
 }
 
 /// The exponent whose `e` is at `at`, and the offset behind it. Apart, so that the many numbers without one have the
@@ -480,7 +478,7 @@ fn many_digits(text: &[u8], at: usize, significand: &mut u64) -> usize {
 
 /// The first `count` of sixteen digit values, 1 to 16, as one number.
 #[inline(always)]
-fn up_to_sixteen(values: u128, count: u32) -> u64 {
+pub(super) fn up_to_sixteen(values: u128, count: u32) -> u64 {
     // Texts with so few are rounded all alike, so this is guessed well; around eight it would not be.
     if count <= 4 {
         return eight_digits((values as u64) << (64 - 8 * count));
@@ -492,7 +490,7 @@ fn up_to_sixteen(values: u128, count: u32) -> u64 {
 
 /// As [`eight`] for sixteen.
 #[inline(always)]
-fn sixteen(chunk: &[u8; 16]) -> (u128, u32) {
+pub(super) fn sixteen(chunk: &[u8; 16]) -> (u128, u32) {
     const ZEROS: u128 = u128::from_le_bytes([b'0'; 16]);
     const TO_HIGH_BIT: u128 = u128::from_le_bytes([0x76; 16]);
     const HIGH_BITS: u128 = u128::from_le_bytes([0x80; 16]);
@@ -501,7 +499,7 @@ fn sixteen(chunk: &[u8; 16]) -> (u128, u32) {
     (values, others.trailing_zeros() / 8)
 }
 
-const TENS: [u64; 17] = {
+pub(super) const TENS: [u64; 17] = {
     let mut tens = [1; 17];
     let mut at = 1;
     while at < 17 {
@@ -513,7 +511,7 @@ const TENS: [u64; 17] = {
 
 /// Eight digit values, the first in the lowest byte, as one number: pairs, then fours, then eight.
 #[inline(always)]
-fn eight_digits(values: u64) -> u64 {
+pub(super) fn eight_digits(values: u64) -> u64 {
     const PAIRS: u64 = 0x0000_00ff_0000_00ff;
     let pairs = values.wrapping_mul(10).wrapping_add(values >> 8);
     let high = (pairs & PAIRS).wrapping_mul(100 + (1_000_000 << 32));
@@ -609,12 +607,33 @@ impl FromNumber for f32 {
         let flush = conversion == Conversion::Serving && value.is_subnormal();
         Some(if flush { 0f32.copysign(value) } else { value })
     }
+
+    /// Not one of these is subnormal.
+    #[inline(always)]
+    fn from_plain(plain: Plain, _: Conversion) -> Option<Self> {
+        let magnitude = if plain.digits <= 15 {
+            (few_digits(plain.significand) / POWERS.get(plain.fraction_digits as usize)?) as f32
+        } else {
+            let scale = SCALES.get((SCALES_FROM as u32 - plain.fraction_digits) as usize)?;
+            between(plain.significand as f64 * scale)?
+        };
+        Some(f32::from_bits(magnitude.to_bits() | u32::from(plain.negative) << 31))
+    }
 }
 
 impl FromNumber for f64 {
     #[inline(always)]
     fn from_token(token: &Token, text: &[u8], at: usize, conversion: Conversion) -> Option<Self> {
         Some(token.double(text, at, conversion))
+    }
+
+    #[inline(always)]
+    fn from_plain(plain: Plain, _: Conversion) -> Option<Self> {
+        if plain.digits > 15 {
+            return None;
+        }
+        let magnitude = few_digits(plain.significand) / POWERS.get(plain.fraction_digits as usize)?;
+        Some(f64::from_bits(magnitude.to_bits() | u64::from(plain.negative) << 63))
     }
 }
 
@@ -640,6 +659,11 @@ macro_rules! integers {
                     Number::Double(_) => None,
                 }
             }
+
+            #[inline(always)]
+            fn from_plain(plain: Plain, _: Conversion) -> Option<Self> {
+                plain.integer()?.try_into().ok()
+            }
         }
     )*};
 }
@@ -655,6 +679,11 @@ macro_rules! wrapping_integers {
                     Conversion::Exact => value.try_into().ok(),
                     Conversion::Serving => Some(value as $int),
                 }
+            }
+
+            #[inline(always)]
+            fn from_plain(plain: Plain, _: Conversion) -> Option<Self> {
+                plain.integer()?.try_into().ok()
             }
         }
     )*};

@@ -6,7 +6,7 @@
 //! the text, and does not look at the encoding of strings. Nesting costs no stack: an open
 //! container keeps its parent in the slot that later holds its end.
 
-use super::{number, text, value::Value};
+use super::{number, short::Short, text, value::Value};
 
 /// Why a text is not JSON: RapidJSON's message and the offset of the byte it stopped at.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -83,6 +83,18 @@ pub trait Collect {
     /// It is no number.
     fn number(&mut self, text: &[u8], at: usize) -> Result<usize, SyntaxError>;
 
+    /// Whether [`Collect::short_numbers`] takes any.
+    #[doc(hidden)]
+    const TAKES_SHORT: bool = false;
+
+    /// Takes the first of some numbers of a text that begin at `at`, up to one that is not in a usual form; returns how
+    /// many.
+    #[doc(hidden)]
+    fn short_numbers(&mut self, text: &[u8], at: usize, short: &Short<'_>) -> usize {
+        let _ = (text, at, short);
+        0
+    }
+
     /// An array or object near the top opens, by its number.
     fn open(&mut self, container: u32) {
         let _ = container;
@@ -147,26 +159,45 @@ impl<C: Collect> Scanner<'_, C> {
     /// Numbers of an array that has counted the first, separated by commas; and further arrays of
     /// numbers beside it. Stops before what is anything else.
     fn numbers(&mut self) -> Result<(), SyntaxError> {
+        // Looking ahead is worth it where some short ones were seen.
+        const SEEN: u32 = 8;
+        const SHORT: usize = 10;
         let bytes = self.bytes;
+        let mut at = self.at;
         let mut further = 0;
+        let (mut seen, mut since) = (0, at);
         loop {
-            self.at = self.collect.number(bytes, self.at)?;
-            let behind = skip_space(bytes, self.at);
-            match bytes.get(behind) {
-                Some(b',') => {
-                    let next = skip_space(bytes, behind + 1);
-                    if is_number_start(bytes, next) {
-                        self.at = next;
-                        further += 1;
-                        continue;
-                    }
+            if C::TAKES_SHORT && seen == SEEN {
+                if at - since <= SEEN as usize * SHORT {
+                    (at, further) = self.short_numbers(at, further);
                 }
-                Some(b']') if self.next_row(behind, further) => {
-                    further = 0;
+                (seen, since) = (0, at);
+            }
+            seen += 1;
+            at = self.collect.number(bytes, at)?;
+            // The usual separators, each seen at once.
+            match bytes.get(at..).and_then(|rest| rest.first_chunk::<5>()) {
+                Some([b',', b' ', next, ..]) if is_digit_or_sign(*next) => {
+                    (at, further) = (at + 2, further + 1);
+                    continue;
+                }
+                Some([b',', next, ..]) if is_digit_or_sign(*next) => {
+                    (at, further) = (at + 1, further + 1);
+                    continue;
+                }
+                Some([b']', b',', b' ', b'[', next])
+                    if is_digit_or_sign(*next) && self.enter_row(at, further) =>
+                {
+                    (at, further) = (at + 4, 0);
                     continue;
                 }
                 _ => {}
             }
+            if let Some(next) = self.next_number(at, further) {
+                (at, further) = next;
+                continue;
+            }
+            self.at = at;
             if let Some(container) = self.containers.get_mut(self.open as usize) {
                 container.count += further;
             }
@@ -174,19 +205,61 @@ impl<C: Collect> Scanner<'_, C> {
         }
     }
 
-    /// At the bracket that closes an array of numbers: enters the array of numbers beside it, if
-    /// that comes next, or changes nothing.
-    #[inline]
-    fn next_row(&mut self, bracket: usize, further: u32) -> bool {
-        let comma = skip_space(self.bytes, bracket + 1);
-        if self.bytes.get(comma) != Some(&b',') {
-            return false;
+    /// Behind a number: the offset of the next one in the same array or in the one beside it, if that is what follows, and
+    /// how many were not counted yet. Apart, so that the usual separators have the registers for themselves.
+    #[inline(never)]
+    fn next_number(&mut self, at: usize, further: u32) -> Option<(usize, u32)> {
+        let bytes = self.bytes;
+        let behind = skip_space(bytes, at);
+        match bytes.get(behind)? {
+            b',' => {
+                let next = skip_space(bytes, behind + 1);
+                is_number_start(bytes, next).then_some((next, further + 1))
+            }
+            b']' => {
+                let next = first_of_next_row(bytes, behind)?;
+                self.enter_row(behind, further).then_some((next, 0))
+            }
+            _ => None,
         }
-        let open = skip_space(self.bytes, comma + 1);
-        let first = skip_space(self.bytes, open + 1);
-        if self.bytes.get(open) != Some(&b'[') || !is_number_start(self.bytes, first) {
-            return false;
+    }
+
+    /// As many numbers as are short and in the usual forms, and separated so. Takes and returns the offset of the first
+    /// that is not taken and how many were not counted yet.
+    #[inline(never)]
+    fn short_numbers(&mut self, mut at: usize, mut further: u32) -> (usize, u32) {
+        let bytes = self.bytes;
+        if !self.has_list_around() {
+            return (at, further);
         }
+        while let Some(block) = bytes.get(at..).and_then(|rest| rest.first_chunk()) {
+            let short = Short::find(block);
+            let taken = self.collect.short_numbers(bytes, at, &short);
+            // The first that was not counted in `further`.
+            let mut first = 0;
+            for (last, bracket) in short.row_ends(taken) {
+                self.enter_row(at + bracket, further + last - first);
+                (first, further) = (last + 1, 0);
+            }
+            further += taken as u32 - first;
+            at += short.behind(taken);
+            if taken < 4 {
+                break;
+            }
+        }
+        (at, further)
+    }
+
+    /// Whether the open array is an element of another, so that a row can follow it.
+    fn has_list_around(&self) -> bool {
+        let parent = self.containers.get(self.open as usize).map(|own| own.end as usize);
+        parent.and_then(|parent| self.containers.get(parent)).is_some_and(|parent| parent.next == 0)
+    }
+
+    /// At the bracket that closes an array of numbers, which another such array follows: enters that, with its first
+    /// number counted, or changes nothing.
+    #[inline(always)]
+    fn enter_row(&mut self, bracket: usize, further: u32) -> bool {
         let number = self.containers.len() as u32;
         let Some(row) = self.containers.get_mut(self.open as usize) else { return false };
         let parent = row.end;
@@ -205,7 +278,6 @@ impl<C: Collect> Scanner<'_, C> {
         }
         self.containers.push(Container { end: parent, count: 1, next: 0 });
         self.open = number;
-        self.at = first;
         true
     }
 
@@ -328,8 +400,23 @@ pub(super) fn skip_space(bytes: &[u8], mut at: usize) -> usize {
 /// Whether a number starts there that is no name.
 #[inline]
 fn is_number_start(bytes: &[u8], at: usize) -> bool {
+    bytes.get(at).is_some_and(|&byte| is_digit_or_sign(byte))
+}
+
+#[inline(always)]
+fn is_digit_or_sign(byte: u8) -> bool {
     // Not two branches: signs cannot be foreseen.
-    bytes.get(at).is_some_and(|&byte| (byte == b'-') | byte.is_ascii_digit())
+    (byte == b'-') | byte.is_ascii_digit()
+}
+
+/// The offset of the first number of the array of numbers that follows the closing bracket of another, if that comes
+/// next.
+fn first_of_next_row(bytes: &[u8], bracket: usize) -> Option<usize> {
+    let comma = skip_space(bytes, bracket + 1);
+    let open = skip_space(bytes, comma + 1);
+    let first = skip_space(bytes, open + 1);
+    let follows = bytes.get(comma) == Some(&b',') && bytes.get(open) == Some(&b'[');
+    (follows && is_number_start(bytes, first)).then_some(first)
 }
 
 #[cfg(test)]

@@ -210,6 +210,12 @@ impl<'d> Value<'d> {
         check(&self.document.containers, self.container as usize, sizes, shape)
     }
 
+    /// The text of it.
+    #[cfg(test)]
+    pub(super) fn source(&self) -> &'d str {
+        std::str::from_utf8(&self.document.bytes[self.at..self.end().0]).unwrap()
+    }
+
     /// The offset behind it and the number of the next container from there.
     fn end(&self) -> (usize, u32) {
         let bytes = self.document.bytes;
