@@ -8,7 +8,7 @@ use common::{perf_models, run, shared, version_folders};
 use kinglet::{
     formats::{LoadOptions, LoadedModel, LoadedSignature, load},
     graph::{Cpu, Input, passes::Narrow},
-    kernels::{Threads, best},
+    kernels::{PANEL_WIDTHS, PanelWidth, Threads, best},
     models::convert::Conversion,
     tensor::{Bytes, DType, Tensor},
 };
@@ -44,6 +44,23 @@ fn onnx_models_keep_every_bit() {
     }
 }
 
+/// Weights as the kernels of other machines read them, or in their own order.
+#[test]
+fn panels_of_other_kernels_keep_every_bit() {
+    let mut models = vec![Path::new(env!("CARGO_MANIFEST_DIR")).join("weights/digits/1")];
+    models.extend(shared().map(|shared| shared.join("models/onnx/digit_cnn")));
+    models.extend(
+        shared().map(|shared| shared.join("models/tfs/keras_mlp/1")).filter(|folder| folder.exists()),
+    );
+    for (name, width) in
+        PANEL_WIDTHS.map(|(name, width)| (name, Some(width))).into_iter().chain([("none", None)])
+    {
+        for model in &models {
+            assert!(keeps_every_bit_in(model, width) > 0, "{name} {}", model.display());
+        }
+    }
+}
+
 #[test]
 fn models_for_timing_keep_every_bit() {
     let Some(folder) = perf_models() else { return };
@@ -59,7 +76,7 @@ fn models_for_timing_keep_every_bit() {
 fn narrow_weights_differ_by_little() {
     let weights = Path::new(env!("CARGO_MANIFEST_DIR")).join("weights/digits/1");
     for (narrow, bound) in [(Narrow::F16, 2e-3), (Narrow::Bf16, 2e-2), (Narrow::I8, 5e-2)] {
-        let (expected, found) = converted(&weights, Some(narrow)).unwrap();
+        let (expected, found) = converted(&weights, Some(narrow), Some(PanelWidth::of(best()))).unwrap();
         let signature = &expected.signatures["serving_default"];
         let inputs = made_up(signature).unwrap();
         let [expected, found] =
@@ -106,10 +123,14 @@ fn what_stands_beside_the_model_comes_along() {
 }
 
 /// The model and its copy; `None` for one that does not load.
-fn converted(source: &Path, narrow: Option<Narrow>) -> Option<(LoadedModel, LoadedModel)> {
+fn converted(
+    source: &Path,
+    narrow: Option<Narrow>,
+    panels: Option<PanelWidth>,
+) -> Option<(LoadedModel, LoadedModel)> {
     load(source, &LoadOptions::default()).ok()?;
     let folder = tempfile::tempdir().unwrap();
-    let written = Conversion { narrow, key: None }.write(source, folder.path(), &cpu());
+    let written = Conversion { narrow, panels, key: None }.write(source, folder.path(), &cpu());
     let written = written.unwrap_or_else(|error| panic!("{}: {}", source.display(), error.message));
     Some((written.source, written.copy))
 }
@@ -117,9 +138,13 @@ fn converted(source: &Path, narrow: Option<Narrow>) -> Option<(LoadedModel, Load
 /// What TensorFlow adds to a dtype for a reference to it.
 const REFERENCES: i32 = 100;
 
-/// Number of signatures that ran and gave the same bits.
+/// Number of signatures that ran and gave the same bits, with weights as this machine's kernels read them.
 fn keeps_every_bit(source: &Path) -> usize {
-    let Some((model, copy)) = converted(source, None) else { return 0 };
+    keeps_every_bit_in(source, Some(PanelWidth::of(best())))
+}
+
+fn keeps_every_bit_in(source: &Path, panels: Option<PanelWidth>) -> usize {
+    let Some((model, copy)) = converted(source, None, panels) else { return 0 };
     assert_eq!(copy.platform, "kinglet");
     // Defaults stand in the signatures' inputs; what is a reference to a variable in TensorFlow 1 is a value here, and a
     // shape that is not given one of unknown rank.

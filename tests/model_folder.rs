@@ -22,7 +22,7 @@ fn saved_models_come_back_equal() {
     for folder in &folders {
         let Ok(model) = load(folder, &LoadOptions::default()) else { continue };
         let saved = tempfile::tempdir().unwrap();
-        if let Err(error) = safetensors::save(&model, saved.path()) {
+        if let Err(error) = safetensors::save(&model, saved.path(), None) {
             panic!("{}: {error}", folder.display());
         }
         let again = load(saved.path(), &LoadOptions::default())

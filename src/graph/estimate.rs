@@ -6,8 +6,9 @@ use super::{
     plan::{End, bytes_of, plan},
 };
 use crate::{
+    kernels::Kernels,
     maps::Ordered,
-    ops::{Fact, Op, PackCache, TIDY_EVERY, left_free},
+    ops::{Fact, Op, PackCache, TIDY_EVERY, left_free, used_in_place},
     tensor::{Buffer, Shape, Tensor, buffer::OWN_PAGES},
 };
 use std::collections::BTreeSet;
@@ -70,7 +71,15 @@ pub(super) fn estimate(
         complete: matches!(plan.end, End::Finished),
         ..Estimate::default()
     };
-    let mut packing = Packing { graph, packed: BTreeSet::new(), sum: 0, handled: 0, untidy: 0, most: 0 };
+    let mut packing = Packing {
+        graph,
+        kernels: machine.kernels,
+        packed: BTreeSet::new(),
+        sum: 0,
+        handled: 0,
+        untidy: 0,
+        most: 0,
+    };
     for numbers in packs.asked() {
         packing.add(&numbers);
     }
@@ -114,6 +123,7 @@ pub(super) fn estimate(
 /// Weights packed one after the other.
 struct Packing<'a> {
     graph: &'a Graph,
+    kernels: &'a Kernels,
     /// The constants that are packed, by number.
     packed: BTreeSet<usize>,
     /// Bytes of them.
@@ -131,14 +141,18 @@ impl Packing<'_> {
         let (mut besides, mut left) = (0, 0);
         for number in numbers {
             let Some(tensor) = self.graph.constants.get(&ValueId(*number)) else { continue };
+            if let Some(bytes) = used_in_place(self.kernels, tensor) {
+                self.sum += bytes;
+                self.packed.insert(*number);
+                continue;
+            }
             let bytes = tensor.memory();
             self.sum += bytes;
             self.packed.insert(*number);
             let free = left_free(tensor);
             self.handled += bytes.max(free);
             // It is read where it is stored, or computed first. Large blocks go back by themselves.
-            besides +=
-                if tensor.buffer().is_some_and(Buffer::is_stored_in_file) { bytes.max(free) } else { free };
+            besides += if tensor.buffer().is_some_and(Buffer::is_of_file) { bytes.max(free) } else { free };
             left += if bytes < OWN_PAGES { free } else { 0 };
         }
         self.most = self.most.max(self.sum + self.untidy + besides);

@@ -15,6 +15,7 @@ use super::pack::{PackedB, PackedView};
 use super::product::{Epilogue, Output, Rows, product};
 use super::table::Kernels;
 use super::threads::Threads;
+use crate::tensor::computed::Panels;
 use std::ops::Range;
 
 const KERNEL: &str = "conv2d";
@@ -210,6 +211,26 @@ impl PackedConv {
             PackedWeights::Dense((0..conv.groups).map(pack).collect::<Result<_, _>>()?)
         };
         Ok(PackedConv { shape: conv.weight_shape(), weights })
+    }
+
+    /// Weights whose panels are stored already; `None` where these kernels or this convolution need others.
+    pub fn of_panels(
+        kernels: &Kernels,
+        conv: &Conv2d,
+        stored: &Panels,
+        bias: Option<&[f32]>,
+    ) -> Result<Option<PackedConv>, KernelError> {
+        conv.check()?;
+        let rows = size_of_product(KERNEL, "weights", &[conv.taps(), conv.depth()])?;
+        let fits = (stored.k, stored.n, stored.transposed) == (rows, conv.out_channels, false);
+        if !fits || conv.groups != 1 || conv.is_depthwise() {
+            return Ok(None);
+        }
+        let packed = PackedB::of_panels(kernels, stored, bias)?;
+        Ok(packed.map(|packed| PackedConv {
+            shape: conv.weight_shape(),
+            weights: PackedWeights::Dense(vec![packed]),
+        }))
     }
 
     /// The one matrix of weights of a convolution without groups of this geometry.

@@ -11,7 +11,11 @@ use super::error::{KernelError, expect_length, product};
 use super::product::part;
 use super::table::Kernels;
 use super::threads::{SendPtr, Threads};
-use crate::tensor::buffer::bytes_of;
+use crate::tensor::{
+    Buffer,
+    buffer::{ALIGNMENT, bytes_of},
+    computed::Panels as StoredPanels,
+};
 use std::ops::Range;
 
 /// Elements that a thread packs at a time.
@@ -29,11 +33,28 @@ pub enum BLayout {
 /// The second matrix of a product, packed for one instruction set, with its bias.
 #[derive(Clone, Debug)]
 pub struct PackedB {
-    panels: AlignedFloats,
+    panels: Memory,
     bias: Option<AlignedFloats>,
     k: usize,
     n: usize,
     width: PanelWidth,
+}
+
+/// Where panels are.
+#[derive(Clone, Debug)]
+enum Memory {
+    Own(AlignedFloats),
+    /// In a model's file.
+    Stored(Buffer),
+}
+
+impl Memory {
+    fn as_slice(&self) -> &[f32] {
+        match self {
+            Memory::Own(floats) => floats.as_slice(),
+            Memory::Stored(buffer) => buffer.as_slice().unwrap_or_default(),
+        }
+    }
 }
 
 impl PackedB {
@@ -76,18 +97,30 @@ impl PackedB {
         threads: &Threads,
     ) -> Result<PackedB, KernelError> {
         let Columns { k, n, .. } = columns;
-        if let Some(bias) = bias {
-            expect_length("pack", "bias", n, bias.len())?;
-        }
+        let bias = padded_bias(kernels, n, bias)?;
         let width = PanelWidth::of(kernels);
         let mut panels = AlignedFloats::zeroed(packed_len(kernels, k, n)?);
         pack_panels(kernels, columns, b, panels.as_mut_slice(), threads);
-        let bias = bias.map(|bias| {
-            let mut padded = AlignedFloats::zeroed(n.next_multiple_of(width.lanes));
-            padded.as_mut_slice()[..n].copy_from_slice(bias);
-            padded
-        });
-        Ok(PackedB { panels, bias, k, n, width })
+        Ok(PackedB { panels: Memory::Own(panels), bias, k, n, width })
+    }
+
+    /// Panels that are stored already, with a bias as in [`PackedB::pack`]; `None` where these kernels need others.
+    pub fn of_panels(
+        kernels: &Kernels,
+        stored: &StoredPanels,
+        bias: Option<&[f32]>,
+    ) -> Result<Option<PackedB>, KernelError> {
+        let StoredPanels { k, n, .. } = *stored;
+        let width = PanelWidth::of(kernels);
+        let floats = stored.stored.as_slice::<f32>();
+        if width != PanelWidth::of_stored(stored)
+            || !stored.stored.is_aligned_to(ALIGNMENT)
+            || floats.map(<[f32]>::len) != Some(packed_len(kernels, k, n)?)
+        {
+            return Ok(None);
+        }
+        let bias = padded_bias(kernels, n, bias)?;
+        Ok(Some(PackedB { panels: Memory::Stored(stored.stored.clone()), bias, k, n, width }))
     }
 
     /// A borrowed view, which is what the product takes.
@@ -113,8 +146,21 @@ impl PackedB {
 
     /// Bytes of memory held.
     pub fn bytes(&self) -> usize {
-        (self.panels.len() + self.bias.as_ref().map_or(0, AlignedFloats::len)) * size_of::<f32>()
+        (self.panels.as_slice().len() + self.bias.as_ref().map_or(0, AlignedFloats::len)) * size_of::<f32>()
     }
+}
+
+/// The bias with zeros up to a whole vector.
+fn padded_bias(
+    kernels: &Kernels,
+    n: usize,
+    bias: Option<&[f32]>,
+) -> Result<Option<AlignedFloats>, KernelError> {
+    let Some(bias) = bias else { return Ok(None) };
+    expect_length("pack", "bias", n, bias.len())?;
+    let mut padded = AlignedFloats::zeroed(n.next_multiple_of(kernels.lanes));
+    padded.as_mut_slice()[..n].copy_from_slice(bias);
+    Ok(Some(padded))
 }
 
 /// Packed weights in borrowed memory: of a [`PackedB`], or of a matrix that is computed at run time.
@@ -170,14 +216,21 @@ pub fn pack_into(
 
 /// The shape of a panel: weights packed for one shape are wrong for another.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct PanelWidth {
-    pub(super) lanes: usize,
-    pub(super) vectors: usize,
+pub struct PanelWidth {
+    /// Floats of a vector.
+    pub lanes: usize,
+    /// Vectors of a row of the widest panel.
+    pub vectors: usize,
 }
 
 impl PanelWidth {
-    pub(super) fn of(kernels: &Kernels) -> PanelWidth {
+    /// The panels that these kernels read.
+    pub fn of(kernels: &Kernels) -> PanelWidth {
         PanelWidth { lanes: kernels.lanes, vectors: kernels.tile_vectors }
+    }
+
+    pub(super) fn of_stored(stored: &StoredPanels) -> PanelWidth {
+        PanelWidth { lanes: stored.lanes, vectors: stored.vectors }
     }
 
     /// How `n` columns are cut.

@@ -8,6 +8,7 @@ use crate::{
         Cpu,
         passes::{Narrow, narrow_weights},
     },
+    kernels::PanelWidth,
     tensor::Buffer,
 };
 use std::{
@@ -24,6 +25,8 @@ pub const BATCHING_FILE: &str = "batching_params.pbtxt";
 pub struct Conversion {
     /// What weights are stored as; `None` keeps every bit.
     pub narrow: Option<Narrow>,
+    /// The panels that weights of products are written as; `None` keeps their own order.
+    pub panels: Option<PanelWidth>,
     /// Signs the folder.
     pub key: Option<Arc<signed::PrivateKey>>,
 }
@@ -105,7 +108,7 @@ impl Conversion {
     }
 
     fn fill(&self, model: &LoadedModel, source: &Files, folder: &Path) -> Result<u64, Error> {
-        safetensors::save(model, folder)?;
+        safetensors::save(model, folder, self.panels)?;
         if let Some((text, files)) = sidecar::portable(source)? {
             put(&folder.join(sidecar::FILE), text.as_bytes())?;
             for (name, content) in files {

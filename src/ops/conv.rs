@@ -2,10 +2,10 @@
 
 use super::{
     Fact, Fused, Inferred, Lower, OpError, Operator, Padding, Step, expect_inputs, matmul::in_brain_floats,
-    volume, window::Axis,
+    volume, weights::packed_conv, window::Axis,
 };
 use crate::{
-    kernels::{BLayout, Conv2d, ConvPlan, Filter, FilterOrder, PackedConv},
+    kernels::{BLayout, Conv2d, ConvPlan, PackedConv},
     tensor::{DType, Shape, Tensor},
 };
 use serde::{Deserialize, Serialize};
@@ -92,17 +92,6 @@ impl Conv {
         };
         conv.check()?;
         Ok((Geometry::Image(conv), shape))
-    }
-}
-
-/// A filter `[spatial.., depth, out]` as it is stored: nothing is copied to put its axes in order.
-pub(super) fn stored_filter(weights: &Tensor) -> Filter<'_> {
-    let rank = weights.shape().len();
-    match weights.stored_order() {
-        Some((bytes, axes)) if axes.iter().copied().eq((2..rank).chain([1, 0])) => {
-            Filter { bytes, order: FilterOrder::OutFirst }
-        }
-        _ => Filter { bytes: weights.stored_bytes(), order: FilterOrder::TapsFirst },
     }
 }
 
@@ -193,7 +182,7 @@ impl Operator for Conv {
         let packed = cx.packed(kind, &from, || {
             let bias = bias_input.and_then(|index| cx.value(index));
             let bias = bias.map(|bias| bias.as_slice()).transpose()?;
-            Ok(PackedConv::pack_stored(cx.kernels, &conv, stored_filter(weights), bias, cx.threads)?)
+            packed_conv(cx, &conv, weights, bias)
         })?;
         let plan = ConvPlan::new(&conv, &packed)?;
         Ok(Step::arena(move |io| {

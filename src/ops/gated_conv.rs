@@ -1,10 +1,7 @@
 //! A 1x1 convolution whose input is multiplied by a gate; see the kernel for why.
 
-use super::{
-    Fact, Inferred, Lower, OpError, Operator, Step,
-    conv::{Conv, stored_filter},
-};
-use crate::kernels::{GatedConvPlan, PackedConv};
+use super::{Fact, Inferred, Lower, OpError, Operator, Step, conv::Conv, weights::packed_conv};
+use crate::kernels::GatedConvPlan;
 use serde::{Deserialize, Serialize};
 
 /// `conv(x * gate)` for a convolution of single pixels. Inputs: x `[n, height, width, c]`, gate `[n, 1, 1, c]`, then
@@ -48,7 +45,7 @@ impl Operator for GatedConv {
         let from: Vec<usize> = [2].into_iter().chain(bias_input).collect();
         let packed = cx.packed("conv", &from, || {
             let bias = bias.flatten().map(|bias| bias.as_slice()).transpose()?;
-            Ok(PackedConv::pack_stored(cx.kernels, &geometry, stored_filter(weights), bias, cx.threads)?)
+            packed_conv(cx, &geometry, weights, bias)
         })?;
         let plan = GatedConvPlan::new(&geometry, cx.threads.count())?;
         let scratch = plan.scratch() * size_of::<f32>();

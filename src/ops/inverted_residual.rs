@@ -1,9 +1,6 @@
 //! Expansion, depthwise convolution and projection in one step; see the kernel for why.
 
-use super::{
-    Fact, Inferred, Lower, OpError, Operator, Step,
-    conv::{Conv, stored_filter},
-};
+use super::{Fact, Inferred, Lower, OpError, Operator, Step, conv::Conv, weights::packed_conv};
 use crate::kernels::{Conv2d, InvertedResidualPlan, PackedConv, Stage};
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
@@ -29,7 +26,7 @@ struct Part<'a> {
 }
 
 impl InvertedResidual {
-    fn convolutions(&self) -> impl Iterator<Item = &Conv> {
+    pub(super) fn convolutions(&self) -> impl Iterator<Item = &Conv> {
         [self.expand.as_deref(), Some(&*self.depthwise), self.project.as_deref()].into_iter().flatten()
     }
 
@@ -77,8 +74,7 @@ impl Part<'_> {
         };
         let kind = if geometry.groups == 1 { "conv" } else { "grouped conv" };
         let packed = cx.packed(kind, &[self.weights, self.weights + 1], || {
-            let (filter, bias) = (stored_filter(weights), bias.as_slice()?);
-            Ok(PackedConv::pack_stored(cx.kernels, &geometry, filter, Some(bias), cx.threads)?)
+            packed_conv(cx, &geometry, weights, Some(bias.as_slice()?))
         })?;
         Ok(Ready { geometry, packed, conv: self.conv.clone() })
     }

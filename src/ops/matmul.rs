@@ -1,9 +1,11 @@
 //! The matrix product over the last two dimensions.
 
-use super::{Fact, Fused, Inferred, Io, Lower, OpError, Operator, Step, expect_inputs};
+use super::{
+    Fact, Fused, Inferred, Io, Lower, OpError, Operator, Step, expect_inputs, weights::packed_matrix,
+};
 use crate::{
-    kernels::{BLayout, PackedB, PackedBf16, PackedView, Products, pack_into, packed_len},
-    tensor::{DType, Shape, Tensor, buffer::Plain},
+    kernels::{BLayout, PackedBf16, PackedView, Products, pack_into, packed_len},
+    tensor::{DType, Shape, buffer::Plain},
 };
 use half::{bf16, f16};
 use serde::{Deserialize, Serialize};
@@ -95,8 +97,7 @@ impl MatMul {
                     let kind = if transpose_b { "matmul b, transposed" } else { "matmul b" };
                     Some(cx.packed(kind, &from, || {
                         let bias = bias.flatten().map(|bias| bias.as_slice::<f32>()).transpose()?;
-                        let (b, layout) = stored_matrix(b, layout);
-                        Ok(PackedB::pack_stored(cx.kernels, k, n, b, layout, bias, cx.threads)?)
+                        packed_matrix(cx, [k, n], b, layout, bias)
                     })?)
                 }
             }
@@ -148,15 +149,6 @@ impl MatMul {
             Ok(())
         };
         Ok(Step::arena(run).with_scratch((a_scratch + b_scratch) * size_of::<f32>()))
-    }
-}
-
-/// A matrix of weights as it is stored, and how it lies there: one that was transposed is read as it was.
-fn stored_matrix(b: &Tensor, layout: BLayout) -> (&[u8], BLayout) {
-    match (b.stored_order(), layout) {
-        (Some((bytes, [1, 0])), BLayout::RowMajorKxN) => (bytes, BLayout::RowMajorNxK),
-        (Some((bytes, [1, 0])), BLayout::RowMajorNxK) => (bytes, BLayout::RowMajorKxN),
-        _ => (b.stored_bytes(), layout),
     }
 }
 

@@ -23,6 +23,8 @@ pub use inverted_residual::InvertedResidual;
 pub use profile::{Profile, StepShapes, StepTime};
 pub use step::{Io, Lower, PackCache, Run, RunContext, Step};
 pub(crate) use step::{Source, TIDY_EVERY, left_free};
+pub use weights::product_weights;
+pub(crate) use weights::used_in_place;
 pub use window::Padding;
 
 use crate::{
@@ -236,6 +238,7 @@ pub mod top_k;
 pub mod unary;
 pub mod unique;
 mod volume;
+mod weights;
 pub mod window;
 
 ops! {

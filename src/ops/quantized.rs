@@ -6,9 +6,7 @@
 //! away 128.
 
 use super::{
-    Fact, Inferred, Lower, OpError, Operator, Padding, Step,
-    conv::{self, stored_filter},
-    expect_inputs,
+    Fact, Inferred, Lower, OpError, Operator, Padding, Step, conv, expect_inputs, weights::stored_filter,
 };
 use crate::{
     kernels::{Conv2d, ConvPlanI8, OutI8, PackedConvI8, Quantisation},

@@ -242,7 +242,9 @@ impl Lower<'_> {
         let made = Arc::new(pack()?);
         packs.insert(key, made.clone());
         let sources = || from.iter().filter_map(|&index| self.value(index));
-        // What was read of the model's file is not needed again.
+        // What was read of the model's file is not needed again, but for panels that are used there.
+        let in_place = |tensor: &Tensor| tensor.buffer().is_some_and(|data| data.as_panels().is_some());
+        let sources = || sources().filter(|tensor| !in_place(tensor));
         sources().for_each(Tensor::release);
         let handled = |tensor: &Tensor| tensor.memory().max(left_free(tensor));
         self.packs.untidy.fetch_add(sources().map(handled).sum(), Ordering::Relaxed);

@@ -3,19 +3,11 @@
 //! The only module outside the kernels that may use `unsafe`: it turns bytes into typed slices,
 //! maps files, and hands out disjoint parts of an arena. Everything above works on slices.
 
-use super::{Shape, TensorError};
+use super::TensorError;
 use bytes::Bytes;
 use half::{bf16, f16};
 use memmap2::{Mmap, MmapMut};
-use std::{
-    any::Any,
-    cell::RefCell,
-    fmt,
-    fs::File,
-    marker::PhantomData,
-    path::Path,
-    sync::{Arc, OnceLock},
-};
+use std::{any::Any, cell::RefCell, fmt, fs::File, marker::PhantomData, path::Path, sync::Arc};
 
 /// Blocks from this size on are pages of their own, which go back to the system when they are freed.
 pub const OWN_PAGES: usize = 1 << 20;
@@ -405,7 +397,7 @@ impl<T: Plain> AlignedVec<T> {
 }
 
 /// Owners of tensor memory.
-trait Owner: Any + Send + Sync {
+pub(super) trait Owner: Any + Send + Sync {
     fn bytes(&self) -> &[u8];
 }
 
@@ -430,56 +422,12 @@ impl Owner for &'static [u8] {
     }
 }
 
-type Make = dyn Fn() -> Option<Buffer> + Send + Sync;
-
-/// Bytes that are computed when they are first looked at.
-struct Computed {
-    make: Arc<Make>,
-    made: OnceLock<Option<Buffer>>,
-    origin: Origin,
-}
-
-/// Where computed bytes are stored in another form.
-#[derive(Clone)]
-enum Origin {
-    Unknown,
-    /// The same bytes, at an address that does not fit their type.
-    Misplaced(Buffer),
-    Reordered(Arc<Reordered>),
-}
-
-impl Origin {
-    fn stored(&self) -> Option<&Buffer> {
-        match self {
-            Self::Unknown => None,
-            Self::Misplaced(stored) => Some(stored),
-            Self::Reordered(reordered) => Some(&reordered.stored),
-        }
-    }
-}
-
-/// Elements as they are stored, for bytes that have them in another order.
-pub struct Reordered {
-    /// The elements, at any address.
-    pub stored: Buffer,
-    /// Their shape.
-    pub shape: Shape,
-    /// Which of its axes are those of the bytes.
-    pub axes: Vec<usize>,
-}
-
-impl Owner for Computed {
-    fn bytes(&self) -> &[u8] {
-        self.made.get_or_init(|| (self.make)()).as_ref().map_or(&[][..], Buffer::as_bytes)
-    }
-}
-
 /// Shared immutable bytes: a part of an allocation, a mapped file, a request body or the binary.
 #[derive(Clone)]
 pub struct Buffer {
-    owner: Arc<dyn Owner>,
-    offset: usize,
-    len: usize,
+    pub(super) owner: Arc<dyn Owner>,
+    pub(super) offset: usize,
+    pub(super) len: usize,
 }
 
 impl Buffer {
@@ -522,49 +470,6 @@ impl Buffer {
         Ok(Self { owner: Arc::new(map), offset: 0, len })
     }
 
-    /// `len` bytes that `make` gives when they are first looked at. What it cannot give, or gives in another length,
-    /// is seen as no bytes.
-    pub fn computed(len: usize, make: impl Fn() -> Option<Buffer> + Send + Sync + 'static) -> Self {
-        let make = move || make().filter(|made| made.len() == len);
-        Self::of_origin(len, make, Origin::Unknown)
-    }
-
-    /// The same for elements in another order than they are stored in.
-    pub fn reordered(
-        reordered: Reordered,
-        make: impl Fn() -> Option<Buffer> + Send + Sync + 'static,
-    ) -> Self {
-        let len = reordered.stored.len;
-        let make = move || make().filter(|made| made.len() == len);
-        Self::of_origin(len, make, Origin::Reordered(Arc::new(reordered)))
-    }
-
-    fn of_origin(
-        len: usize,
-        make: impl Fn() -> Option<Buffer> + Send + Sync + 'static,
-        origin: Origin,
-    ) -> Self {
-        let owner = Computed { make: Arc::new(make), made: OnceLock::new(), origin };
-        Self { owner: Arc::new(owner), offset: 0, len }
-    }
-
-    /// These bytes of a mapped file, copied into aligned memory when they are first looked at as numbers; their pages of
-    /// the file are then let go.
-    pub fn aligned_when_read(self) -> Self {
-        let (len, origin) = (self.len, Origin::Misplaced(self.clone()));
-        let make = move || {
-            let copy = Self::copy_of(self.as_bytes()).ok();
-            self.release();
-            copy
-        };
-        Self::of_origin(len, make, origin)
-    }
-
-    fn as_computed(&self) -> Option<&Computed> {
-        let owner: &dyn Any = &*self.owner;
-        owner.downcast_ref()
-    }
-
     fn as_mapped(&self) -> Option<&Mmap> {
         let owner: &dyn Any = &*self.owner;
         owner.downcast_ref()
@@ -575,67 +480,8 @@ impl Buffer {
         self.as_mapped().is_some()
     }
 
-    /// True for bytes that are computed when they are looked at.
-    pub fn is_computed(&self) -> bool {
-        self.as_computed().is_some()
-    }
-
-    /// True where [`Buffer::stored_bytes`] are in a mapped file.
-    pub fn is_stored_in_file(&self) -> bool {
-        let misplaced = |computed: &Computed| matches!(computed.origin, Origin::Misplaced(_));
-        self.is_mapped() || self.as_computed().is_some_and(misplaced)
-    }
-
-    /// True where the elements need not be computed to be read: they are in memory or in a mapped file, at whatever address
-    /// and in whatever order.
-    pub fn is_stored(&self) -> bool {
-        self.as_computed().is_none_or(|computed| computed.origin.stored().is_some())
-    }
-
-    /// The elements as they are stored, for bytes that have them in another order and were not computed yet.
-    pub fn as_reordered(&self) -> Option<&Reordered> {
-        let computed = self.as_computed().filter(|computed| computed.made.get().is_none())?;
-        match &computed.origin {
-            Origin::Reordered(reordered) if self.len == reordered.stored.len => Some(reordered),
-            _ => None,
-        }
-    }
-
-    /// The bytes, at whatever address they are: those of a mapped file are not copied for the sake of alignment.
-    pub fn stored_bytes(&self) -> &[u8] {
-        match self.as_computed() {
-            Some(Computed { made, origin: Origin::Misplaced(stored), .. }) if made.get().is_none() => {
-                stored.as_bytes().get(self.offset..self.offset + self.len).unwrap_or_default()
-            }
-            _ => self.as_bytes(),
-        }
-    }
-
-    /// The same bytes. Where they are computed, this one computes them again when it is looked at: what is looked at
-    /// once does not stay in memory for as long as the original.
-    pub fn fresh(&self) -> Self {
-        match self.as_computed() {
-            None => self.clone(),
-            Some(computed) => {
-                let (make, origin) = (computed.make.clone(), computed.origin.clone());
-                let owner = Computed { make, made: OnceLock::new(), origin };
-                Self { owner: Arc::new(owner), offset: self.offset, len: self.len }
-            }
-        }
-    }
-
-    /// Lets the pages of a mapped file go, also of one whose elements this buffer has in another form; they are read again
-    /// when they are looked at again. Nothing happens to other memory.
-    pub fn release(&self) {
-        match self.as_computed().map(|computed| &computed.origin) {
-            None | Some(Origin::Unknown) => {}
-            Some(Origin::Misplaced(stored)) => {
-                if let Some(part) = stored.slice(self.offset, self.len) {
-                    part.release();
-                }
-            }
-            Some(Origin::Reordered(reordered)) => reordered.stored.release(),
-        }
+    /// Lets the pages of a mapped file go. Nothing happens to other memory.
+    pub(super) fn release_pages(&self) {
         #[cfg(target_os = "linux")]
         if let Some(map) = self.as_mapped() {
             // Whole pages only: the ends may be parts of others.
@@ -657,14 +503,6 @@ impl Buffer {
         #[cfg(target_os = "linux")]
         if let Some(map) = self.as_mapped() {
             let _ = map.advise_range(memmap2::Advice::PopulateRead, self.offset, self.len);
-        }
-    }
-
-    /// Where the bytes stand, the same for buffers that share them; nothing is computed for it.
-    pub fn address(&self) -> usize {
-        match self.as_computed() {
-            Some(computed) => Arc::as_ptr(&computed.make).addr().wrapping_add(self.offset),
-            None => self.as_bytes().as_ptr().addr(),
         }
     }
 
@@ -698,14 +536,6 @@ impl Buffer {
             .iter()
             .all(|&byte| byte <= 1)
             .then(|| unsafe { std::slice::from_raw_parts(bytes.as_ptr().cast(), bytes.len()) })
-    }
-
-    /// True when the address is a multiple of `alignment`.
-    pub fn is_aligned_to(&self, alignment: usize) -> bool {
-        match self.as_computed() {
-            Some(_) => ALIGNMENT.is_multiple_of(alignment) && self.offset.is_multiple_of(alignment),
-            None => self.as_bytes().as_ptr().addr().is_multiple_of(alignment),
-        }
     }
 
     /// Length in bytes.
@@ -953,56 +783,6 @@ mod tests {
         assert_eq!(runs.next(), Some((1, OWN_PAGES - 1)));
         assert_eq!(runs.next(), Some((2, 1)));
         assert_eq!(runs.next(), Some((0, OWN_PAGES)));
-    }
-
-    #[test]
-    fn computed_bytes_are_made_when_looked_at_and_again_by_a_fresh_buffer() {
-        let calls = Arc::new(std::sync::atomic::AtomicUsize::new(0));
-        let counted = calls.clone();
-        let buffer = Buffer::computed(128, move || {
-            counted.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
-            Buffer::copy_of(&[7; 128]).ok()
-        });
-        let count = || calls.load(std::sync::atomic::Ordering::Relaxed);
-        let part = buffer.slice(64, 64).unwrap();
-        assert!(part.is_aligned_to(64) && part.address() != buffer.address() && buffer.len() == 128);
-        assert_eq!(count(), 0);
-        assert_eq!((part.as_bytes(), buffer.as_bytes().len()), (&[7; 64][..], 128));
-        assert_eq!(count(), 1, "shared by all parts");
-        let fresh = part.fresh();
-        assert_eq!(fresh.address(), part.address());
-        assert_eq!(fresh.as_bytes(), part.as_bytes());
-        assert_eq!(count(), 2);
-        let failing = Buffer::computed(8, || Buffer::copy_of(&[1]).ok());
-        assert!(failing.as_bytes().is_empty() && failing.as_slice::<f32>().is_none_or(<[f32]>::is_empty));
-    }
-
-    #[test]
-    fn bytes_of_a_file_are_read_in_place_until_they_are_needed_aligned() {
-        let file = tempfile::NamedTempFile::new().unwrap();
-        std::fs::write(file.path(), [7, 0, 0, 128, 63, 0, 0, 0, 64]).unwrap();
-        let buffer = Buffer::map_file(file.path()).unwrap().slice(1, 8).unwrap().aligned_when_read();
-        let part = buffer.slice(4, 4).unwrap();
-        assert!(buffer.is_stored_in_file() && buffer.is_computed() && !buffer.is_mapped());
-        assert_eq!((buffer.stored_bytes()[2], part.stored_bytes()), (128, &[0, 0, 0, 64][..]));
-        assert!(buffer.as_computed().unwrap().made.get().is_none(), "nothing was copied");
-        assert_eq!(buffer.as_slice::<f32>().unwrap(), [1.0, 2.0]);
-        assert_eq!(part.stored_bytes().as_ptr(), part.as_bytes().as_ptr());
-        assert!(buffer.fresh().is_stored_in_file() && !Buffer::from_static(&[1]).is_stored_in_file());
-    }
-
-    #[test]
-    fn elements_in_another_order_are_read_as_they_are_stored_until_they_are_computed() {
-        let stored = Buffer::copy_of(&[1, 2, 3, 4, 5, 6]).unwrap();
-        let turned = Reordered { stored, shape: Shape::from([2, 3]), axes: vec![1, 0] };
-        let buffer = Buffer::reordered(turned, || Buffer::copy_of(&[1, 4, 2, 5, 3, 6]).ok());
-        let fresh = buffer.fresh();
-        assert!(buffer.is_computed() && buffer.is_stored() && !buffer.is_stored_in_file());
-        assert_eq!(buffer.as_reordered().unwrap().stored.as_bytes(), [1, 2, 3, 4, 5, 6]);
-        assert!(buffer.slice(0, 2).unwrap().as_reordered().is_none(), "a part has no order");
-        assert_eq!(buffer.stored_bytes(), [1, 4, 2, 5, 3, 6]);
-        assert!(buffer.as_reordered().is_none() && fresh.as_reordered().is_some());
-        assert!(!Buffer::computed(1, || None).is_stored());
     }
 
     #[test]

@@ -3,6 +3,7 @@
 //! There are no strides: a transpose is an operator. Cloning a tensor shares its memory.
 
 pub mod buffer;
+pub mod computed;
 mod dtype;
 mod shape;
 
@@ -178,7 +179,7 @@ impl Tensor {
         let dtype = source.dtype;
         let data = move || make().filter(|made| made.dtype() == dtype)?.buffer().cloned();
         let reordered =
-            buffer::Reordered { stored: stored.clone(), shape: source.shape.clone(), axes: axes.to_vec() };
+            computed::Reordered { stored: stored.clone(), shape: source.shape.clone(), axes: axes.to_vec() };
         Self::from_buffer(dtype, shape, Buffer::reordered(reordered, data)).ok()
     }
 

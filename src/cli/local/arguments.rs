@@ -3,9 +3,9 @@
 use crate::{
     cli::CliError,
     graph::{Selection, passes::Narrow},
-    kernels::{Kernels, best, in_brain_floats},
+    kernels::{Kernels, PANEL_WIDTHS, PanelWidth, best, in_brain_floats},
 };
-use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
+use clap::{Arg, ArgAction, ArgMatches, Command, builder::PossibleValuesParser, value_parser};
 use std::{path::PathBuf, str::FromStr, thread};
 
 /// Which model, on what.
@@ -92,6 +92,8 @@ pub struct ConvertArguments {
     pub destination: PathBuf,
     /// What weights are stored as; `None` keeps every bit.
     pub weights: Option<Narrow>,
+    /// The panels that weights of products are stored as.
+    pub panels: Option<PanelWidth>,
     /// Nothing is written.
     pub dry_run: bool,
     /// Signs the folder.
@@ -107,6 +109,8 @@ pub struct BundleArguments {
     pub output: Option<PathBuf>,
     /// What weights are stored as; `None` keeps every bit.
     pub weights: Option<Narrow>,
+    /// The panels that weights of products are stored as.
+    pub panels: Option<PanelWidth>,
     /// Threads for the conversion, at least 1.
     pub threads: usize,
     /// Signs the bundle.
@@ -221,6 +225,7 @@ impl ConvertArguments {
             model: ModelArguments::of(&matches),
             destination: matches.get_one::<PathBuf>("DST").cloned().unwrap_or_default(),
             weights: narrow(&matches),
+            panels: panels_of(&matches),
             dry_run: matches.get_flag("dry_run"),
             sign_key: matches.get_one("sign_key").cloned(),
         })
@@ -241,6 +246,7 @@ impl BundleArguments {
             models,
             output: matches.get_one("output").cloned(),
             weights: narrow(&matches),
+            panels: panels_of(&matches),
             threads: threads(&matches),
             sign_key: matches.get_one("sign_key").cloned(),
             list,
@@ -258,6 +264,7 @@ pub(in crate::cli) fn convert_command() -> Command {
                 .help("The new version folder; version 1 below it where its name is no number."),
         )
         .arg(weights())
+        .arg(panels())
         .arg(switch("dry_run", "Write nothing; tell size, memory and what becomes of the outputs."))
         .arg(path("sign_key", "FILE", "Sign the folder with this private key (kinglet key new)."))
 }
@@ -276,6 +283,7 @@ pub(in crate::cli) fn bundle_command() -> Command {
         )
         .arg(path("output", "FILE", "The file to write.").short('o'))
         .arg(weights())
+        .arg(panels())
         .arg(count("threads", "0", "Threads for the conversion; 0 takes every core."))
         .arg(path("sign_key", "FILE", "Sign the bundle with this private key (kinglet key new)."))
         .arg(switch("list", "Tell what is in a bundle: in MODEL, or in this binary."))
@@ -289,6 +297,26 @@ fn weights() -> Arg {
         .default_value("f32")
         .value_parser(["f32", "f16", "bf16", "int8"])
         .help("What weights are stored as; f32 keeps every bit, int8 has one scale per output channel.")
+}
+
+fn panels() -> Arg {
+    let names = PANEL_WIDTHS.iter().map(|&(name, _)| name);
+    Arg::new("panels")
+        .long("panels")
+        .value_name("best|none|KERNELS")
+        .default_value("best")
+        .value_parser(PossibleValuesParser::new(["best", "none"].into_iter().chain(names)))
+        .help(
+            "Store weights as the kernels of the serving CPU read them (best: those of this one), so that they are used \
+             where they are mapped; other CPUs pack them at load.",
+        )
+}
+
+fn panels_of(matches: &ArgMatches) -> Option<PanelWidth> {
+    match matches.get_one::<String>("panels").map(String::as_str) {
+        Some("best") => Some(PanelWidth::of(best())),
+        word => PANEL_WIDTHS.iter().find(|(name, _)| Some(*name) == word).map(|&(_, width)| width),
+    }
 }
 
 fn narrow(matches: &ArgMatches) -> Option<Narrow> {

@@ -44,7 +44,7 @@ fn write(
     scratch: &Path,
     text: &mut dyn Write,
 ) -> Result<(), LocalError> {
-    let conversion = Conversion { narrow: arguments.weights, key: None };
+    let conversion = Conversion { narrow: arguments.weights, panels: arguments.panels, key: None };
     let cpu = Cpu::new(best(), Threads::new(arguments.threads));
     let mut models: Vec<(String, i64, BTreeMap<String, Buffer>)> = Vec::new();
     for given in &arguments.models {

@@ -20,7 +20,7 @@ use std::{io::Write, path::Path, sync::Arc};
 /// The model cannot be loaded, written or compared, or the destination is there already.
 pub fn convert(arguments: &ConvertArguments, text: &mut dyn Write) -> Result<(), LocalError> {
     let key = arguments.sign_key.as_deref().map(signed::PrivateKey::read).transpose()?.map(Arc::new);
-    let conversion = Conversion { narrow: arguments.weights, key };
+    let conversion = Conversion { narrow: arguments.weights, panels: arguments.panels, key };
     let cpu = Cpu::new(best(), Threads::new(arguments.model.threads));
     let temporary;
     let destination = match arguments.dry_run {

@@ -18,6 +18,9 @@ pub(super) struct Document {
     pub(super) variables: Vec<String>,
     #[serde(default, skip_serializing_if = "Unique::is_empty")]
     pub(super) constants: Unique<ConstantDocument>,
+    /// Tensors of the weights file that are stored as matrix products read them.
+    #[serde(default, skip_serializing_if = "Unique::is_empty")]
+    pub(super) panels: Unique<PanelsDocument>,
     /// Bodies of branches and loops, by the names that `If`, `While`, `Loop` and `Scan` call them by.
     #[serde(default, skip_serializing_if = "Unique::is_empty")]
     pub(super) graphs: Unique<GraphDocument>,
@@ -117,6 +120,19 @@ pub(super) struct ConstantDocument {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) shape: Option<Vec<usize>>,
     pub(super) data: Value,
+}
+
+/// A tensor of `lanes * vectors` columns side by side.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct PanelsDocument {
+    /// Of the tensor in its own order.
+    pub(super) shape: Vec<usize>,
+    pub(super) lanes: usize,
+    pub(super) vectors: usize,
+    /// The tensor is `[n, k]`, the matrix `[k, n]`.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(super) transposed: bool,
 }
 
 /// An object by key. JSON leaves open what a repeated key means; here it is an error.

@@ -4,10 +4,11 @@ use super::{
     MODEL_FILE, WEIGHTS_FILE, constant,
     document::{
         ConstantDocument, Document, FORMAT, GraphDocument, GraphInputDocument, InputDocument, NodeDocument,
-        OutputDocument, SignatureDocument, Unique,
+        OutputDocument, PanelsDocument, SignatureDocument, Unique,
     },
     layout,
     operator::{self, Problem},
+    panels::Uses,
     weights,
 };
 use crate::{
@@ -15,6 +16,7 @@ use crate::{
         FormatError, LoadedModel, LoadedSignature, TensorInfo, definition::tensor_info, identity::Identity,
     },
     graph::{Graph, Node, ValueId},
+    kernels::PanelWidth,
     maps::Ordered,
     ops::control::Body,
     proto::tensorflow::{self as proto, SignatureDef},
@@ -31,12 +33,13 @@ use std::{
 const INLINE_ELEMENTS: usize = 16;
 
 /// Writes `model.json` and `model.safetensors` into `folder`, which is made if need be. What it
-/// replaces stays intact for those who have it mapped.
+/// replaces stays intact for those who have it mapped. Weights of products are written as panels of the shape `width`, if
+/// one is given.
 ///
 /// # Errors
 /// [`FormatError::Invalid`] names what has no form in these files; [`FormatError::Io`] where they cannot be
 /// written.
-pub fn save(model: &LoadedModel, folder: &Path) -> Result<(), FormatError> {
+pub fn save(model: &LoadedModel, folder: &Path, width: Option<PanelWidth>) -> Result<(), FormatError> {
     let invalid = |reason: String| FormatError::invalid(folder, reason);
     let mut writer = Writer::new(model);
     for (name, signature) in &model.signatures {
@@ -53,10 +56,15 @@ pub fn save(model: &LoadedModel, folder: &Path) -> Result<(), FormatError> {
     for (name, definition) in &model.definitions {
         signatures.entry(name.clone()).or_insert_with(|| shown_only(definition));
     }
+    let panels = match width {
+        Some(width) => writer.lay_in_panels(model, width).map_err(invalid)?,
+        None => BTreeMap::new(),
+    };
     let document = Document {
         format: FORMAT.into(),
         variables: writer.variables,
         constants: Unique(writer.inline),
+        panels: Unique(panels),
         graphs: Unique(writer.graphs),
         signatures: Unique(signatures),
     };
@@ -250,6 +258,32 @@ impl Writer {
             outputs: Unique(outputs),
             nodes: self.nodes(graph, &names)?,
         })
+    }
+
+    /// Replaces the weights of products by their panels.
+    fn lay_in_panels(
+        &mut self,
+        model: &LoadedModel,
+        width: PanelWidth,
+    ) -> Result<BTreeMap<String, PanelsDocument>, String> {
+        let mut uses = Uses::default();
+        let mut graphs: Vec<&Arc<Graph>> =
+            model.signatures.values().map(|signature| &signature.graph).collect();
+        while let Some(graph) = graphs.pop() {
+            uses.add(graph, |value| self.names.get(&Identity::of(graph.constants().get(&value)?)).cloned());
+            for body in graph.nodes().iter().flat_map(|node| node.op.bodies()) {
+                graphs.push(body_graph(body)?);
+            }
+        }
+        self.variables.iter().for_each(|name| uses.add_other(name.clone()));
+        let mut documents = BTreeMap::new();
+        for (name, tensor) in &mut self.stored {
+            if let Some((panels, document)) = uses.panels(name, tensor, width) {
+                *tensor = panels;
+                documents.insert(name.clone(), document);
+            }
+        }
+        Ok(documents)
     }
 
     /// The name of a body, which is written if it is a new one.

@@ -3,8 +3,12 @@
 use super::{
     bodies::Bodies,
     constant,
-    document::{ConstantDocument, Document, FORMAT, GraphDocument, NodeDocument, SignatureDocument, Unique},
+    document::{
+        ConstantDocument, Document, FORMAT, GraphDocument, NodeDocument, PanelsDocument, SignatureDocument,
+        Unique,
+    },
     operator::{self, Problem},
+    panels,
 };
 use crate::{
     formats::{
@@ -35,6 +39,7 @@ pub(super) fn model(
         )));
     }
     missing_operators(document).into_result()?;
+    let tensors = with_panels(tensors, &document.panels).map_err(invalid)?;
     let tensors = with_constants(tensors, &document.constants).map_err(invalid)?;
     let variables = variables(document, &tensors).map_err(invalid)?;
     let mut model = Model { tensors: &tensors, variables: &variables, used: BTreeSet::new() };
@@ -100,6 +105,20 @@ fn shown_only(document: &SignatureDocument) -> Result<SignatureDef, String> {
     let outputs: Vec<_> =
         outputs.map(|(name, output)| info(name, &output.tensor, output.dtype, &output.shape)).collect();
     Ok(definition(&document.method, &inputs, &outputs))
+}
+
+/// The tensors in their own order, of which some are stored as panels.
+fn with_panels(
+    mut tensors: BTreeMap<String, Tensor>,
+    panels: &Unique<PanelsDocument>,
+) -> Result<BTreeMap<String, Tensor>, String> {
+    for (name, document) in &panels.0 {
+        let stored = tensors
+            .get_mut(name)
+            .ok_or_else(|| format!("panels.{name}: the weights file has no such tensor"))?;
+        *stored = panels::read(document, stored).map_err(|problem| format!("panels.{name}: {problem}"))?;
+    }
+    Ok(tensors)
 }
 
 fn with_constants(

@@ -14,6 +14,9 @@ pub(super) fn text(document: &Document) -> serde_json::Result<String> {
     if !document.constants.0.is_empty() {
         members.push(member("constants", map(&document.constants, 1)?));
     }
+    if !document.panels.0.is_empty() {
+        members.push(member("panels", map(&document.panels, 1)?));
+    }
     if !document.graphs.0.is_empty() {
         let graphs = document.graphs.0.iter();
         let graphs = graphs

@@ -11,6 +11,7 @@ mod export;
 mod import;
 mod layout;
 mod operator;
+mod panels;
 mod weights;
 
 pub use export::save;

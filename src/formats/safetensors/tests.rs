@@ -128,7 +128,7 @@ fn a_saved_model_is_the_same_model() {
         .replace("\"constants\": {", r#""constants": {"text": {"dtype": "string", "data": ["a", "é"]}, "#);
     let model = parse(&text).unwrap();
     let folder = tempfile::tempdir().unwrap();
-    save(&model, folder.path()).unwrap();
+    save(&model, folder.path(), None).unwrap();
     let again = load(folder.path()).unwrap();
     assert_eq!(again.weight_bytes, model.weight_bytes);
     for (name, signature) in &model.signatures {
@@ -152,7 +152,7 @@ fn a_saved_model_is_the_same_model() {
     );
     // A second round writes the same bytes.
     let second = tempfile::tempdir().unwrap();
-    save(&again, second.path()).unwrap();
+    save(&again, second.path(), None).unwrap();
     for file in [MODEL_FILE, WEIGHTS_FILE] {
         assert_eq!(fs::read(folder.path().join(file)).unwrap(), fs::read(second.path().join(file)).unwrap());
     }
@@ -177,7 +177,7 @@ fn variables_are_shared_by_signatures() {
     assert_eq!(run(&model.signatures["add"], &[]), [Tensor::scalar(3.0f32)]);
     assert_eq!(run(&model.signatures["read"], &[]), [Tensor::scalar(3.0f32)]);
     let folder = tempfile::tempdir().unwrap();
-    save(&model, folder.path()).unwrap();
+    save(&model, folder.path(), None).unwrap();
     assert_eq!(run(&load(folder.path()).unwrap().signatures["add"], &[]), [Tensor::scalar(5.0f32)]);
 }
 
@@ -218,7 +218,7 @@ fn loops_run_graphs_of_the_file() {
     assert_eq!(run(&model.signatures["serving_default"], &inputs), expected);
     assert_eq!(model.definitions["info"].outputs["done"].dtype, 0);
     let folder = tempfile::tempdir().unwrap();
-    save(&model, folder.path()).unwrap();
+    save(&model, folder.path(), None).unwrap();
     let again = load(folder.path()).unwrap();
     assert_eq!(again.definitions, model.definitions);
     assert_eq!(run(&again.signatures["serving_default"], &inputs), expected);
@@ -256,7 +256,7 @@ fn changed_files_are_refused() {
         format!("\"constants\": {{\"big\": {{\"dtype\": \"float\", \"data\": [{}]}}, ", numbers.join(", "));
     let text = DENSE.replace("\"constants\": {", &stored);
     let text = text.replace("\"outputs\": {", "\"outputs\": {\"big\": {\"dtype\": \"float\"}, ");
-    save(&parse(&text).unwrap(), folder.path()).unwrap();
+    save(&parse(&text).unwrap(), folder.path(), None).unwrap();
     let [model, weights] = [MODEL_FILE, WEIGHTS_FILE].map(|name| folder.path().join(name));
     let (text, bytes) = (fs::read(&model).unwrap(), fs::read(&weights).unwrap());
     let refused = |expected: &str| {
