@@ -1,5 +1,5 @@
 # Sourced by scripts that need a running kinglet: start_server ARGUMENT... sets $rest and $grpc to
-# free ports of 127.0.0.1 and waits until $ready_path answers. Servers are stopped at exit.
+# free ports of 127.0.0.1 and waits until $ready_path, a model's status, says that it is there. Servers are stopped at exit.
 
 binary=${KINGLET_BIN:-target/x86_64-unknown-linux-gnu/release/kinglet}
 work=$(mktemp -d)
@@ -23,7 +23,7 @@ start_server() {
     server=$!
     servers="$servers $server"
     tries=0
-    until curl --silent --fail --output /dev/null "http://127.0.0.1:$rest${ready_path:?}"; do
+    until curl --silent --fail "http://127.0.0.1:$rest${ready_path:?}" | grep --quiet '"AVAILABLE"'; do
         tries=$((tries + 1))
         if [ "$tries" -gt 300 ] || ! kill -0 "$server" 2>/dev/null; then
             echo "the server does not answer $ready_path:" >&2

@@ -14,7 +14,7 @@ pub(super) fn packed_conv(
     bias: Option<&[f32]>,
 ) -> Result<PackedConv, OpError> {
     if let Some(panels) = panels(weights)
-        && let Some(packed) = PackedConv::of_panels(cx.kernels, conv, panels, bias)?
+        && let Some(packed) = used(panels, PackedConv::of_panels(cx.kernels, conv, panels, bias)?)
     {
         return Ok(packed);
     }
@@ -32,7 +32,7 @@ pub(super) fn packed_matrix(
     let transposed = layout == BLayout::RowMajorNxK;
     if let Some(panels) = panels(weights)
         && (panels.k, panels.n, panels.transposed) == (k, n, transposed)
-        && let Some(packed) = PackedB::of_panels(cx.kernels, panels, bias)?
+        && let Some(packed) = used(panels, PackedB::of_panels(cx.kernels, panels, bias)?)
     {
         return Ok(packed);
     }
@@ -42,6 +42,14 @@ pub(super) fn packed_matrix(
 
 fn panels(weights: &Tensor) -> Option<&Panels> {
     weights.buffer().and_then(Buffer::as_panels)
+}
+
+/// Panels that will be read where they are mapped.
+fn used<T>(panels: &Panels, packed: Option<T>) -> Option<T> {
+    if packed.is_some() {
+        panels.stored.prefetch();
+    }
+    packed
 }
 
 /// A filter `[spatial.., depth, out]` as it is stored: nothing is copied to put its axes in order.
