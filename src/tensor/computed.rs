@@ -1,6 +1,8 @@
 //! Bytes that are computed when they are first looked at, and what is known of where they come from: who can use
 //! elements as they are stored need not wait for them, nor hold them twice.
 
+#![forbid(unsafe_code)]
+
 use super::{
     Shape,
     buffer::{ALIGNMENT, Buffer, Owner},
