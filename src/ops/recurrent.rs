@@ -248,7 +248,7 @@ struct Layer {
 /// Memory of one direction.
 struct Work<'a> {
     /// What the input adds to the gates of each row of this step.
-    inputs: &'a mut [f32],
+    inputs: &'a [f32],
     gates: &'a mut [f32],
     /// For `Gru`, one value per unit.
     product: &'a mut [f32],
@@ -283,21 +283,13 @@ impl Layer {
         let (projected, rest) = scratch.split_at_mut(steps * batch * width);
         let (inputs, rest) = rest.split_at_mut(batch * width);
         let (gates, product) = rest.split_at_mut(batch * width);
-        let state = batch * hidden;
+        let (state, rows_width) = (batch * hidden, batch * width);
         for (direction, weights) in weights.iter().enumerate() {
             let cx = io.context();
             let backwards = op.direction == Direction::Reverse || direction == 1;
             let (rows, plain) = (steps * batch, Epilogue::default());
             cx.kernels.gemm(x, self.size, rows, &weights.input, projected, width, &plain, cx.threads)?;
             let cells = if last_cell.is_empty() { 0..0 } else { direction * state..(direction + 1) * state };
-            let mut work = Work {
-                inputs: &mut *inputs,
-                gates: &mut *gates,
-                product: &mut product[..state],
-                hidden: &mut last_hidden[direction * state..][..state],
-                cell: &mut last_cell[cells],
-                peephole: peephole.map(|all| &all[direction * 3 * hidden..][..3 * hidden]),
-            };
             for step in 0..steps {
                 // The position that a row is at, while it lasts.
                 let position = |row: usize| {
@@ -305,14 +297,28 @@ impl Layer {
                         .map_or(steps, |lengths| usize::try_from(lengths[row]).unwrap_or(0).min(steps));
                     (step < len).then(|| if backwards { len - 1 - step } else { step })
                 };
-                for (row, to) in work.inputs.chunks_exact_mut(width).enumerate() {
-                    match position(row) {
-                        Some(position) => {
-                            to.copy_from_slice(&projected[(position * batch + row) * width..][..width])
+                let inputs: &[f32] = match (lengths, position(0)) {
+                    // All rows are at one position: read where they are, by the core that computed them.
+                    (None, Some(position)) => &projected[position * rows_width..][..rows_width],
+                    _ => {
+                        for (row, to) in inputs.chunks_exact_mut(width).enumerate() {
+                            match position(row) {
+                                Some(position) => to
+                                    .copy_from_slice(&projected[(position * batch + row) * width..][..width]),
+                                None => to.fill(0.0),
+                            }
                         }
-                        None => to.fill(0.0),
+                        &*inputs
                     }
-                }
+                };
+                let mut work = Work {
+                    inputs,
+                    gates: &mut *gates,
+                    product: &mut product[..state],
+                    hidden: &mut last_hidden[direction * state..][..state],
+                    cell: &mut last_cell[cells.clone()],
+                    peephole: peephole.map(|all| &all[direction * 3 * hidden..][..3 * hidden]),
+                };
                 self.multiply(op, weights, &mut work, cx, direction)?;
                 for row in 0..batch {
                     let Some(position) = position(row) else { continue };
