@@ -229,7 +229,8 @@ impl PanelWidth {
         PanelWidth { lanes: kernels.lanes, vectors: kernels.tile_vectors }
     }
 
-    pub(super) fn of_stored(stored: &StoredPanels) -> PanelWidth {
+    /// Those that are stored.
+    pub fn of_stored(stored: &StoredPanels) -> PanelWidth {
         PanelWidth { lanes: stored.lanes, vectors: stored.vectors }
     }
 

@@ -29,7 +29,7 @@ impl PanelWidth {
     pub fn floats(self, k: usize, n: usize) -> Option<usize> {
         n.checked_next_multiple_of(self.lanes)?
             .checked_mul(k)
-            .filter(|floats| floats.checked_mul(4).is_some())
+            .filter(|floats| floats.checked_mul(size_of::<f32>()).is_some())
     }
 
     /// Calls `visit` with each row of each panel: its number, its columns, and where it begins in the panels.

@@ -1,6 +1,6 @@
 //! Lowered operators: what runs, and the memory it may touch.
 
-use super::{Fact, OpError, Profile, Tensors, state::States};
+use super::{Fact, OpError, Profile, Tensors, state::States, weights};
 use crate::{
     kernels::{Kernels, Threads},
     tensor::{
@@ -243,8 +243,7 @@ impl Lower<'_> {
         packs.insert(key, made.clone());
         let sources = || from.iter().filter_map(|&index| self.value(index));
         // What was read of the model's file is not needed again, but for panels that are used there.
-        let in_place = |tensor: &Tensor| tensor.buffer().is_some_and(|data| data.as_panels().is_some());
-        let sources = || sources().filter(|tensor| !in_place(tensor));
+        let sources = || sources().filter(|tensor| weights::panels(tensor).is_none());
         sources().for_each(Tensor::release);
         let handled = |tensor: &Tensor| tensor.memory().max(left_free(tensor));
         self.packs.untidy.fetch_add(sources().map(handled).sum(), Ordering::Relaxed);

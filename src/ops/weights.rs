@@ -2,7 +2,7 @@
 
 use super::{Lower, Op, OpError, conv::Conv};
 use crate::{
-    kernels::{BLayout, Conv2d, Filter, FilterOrder, PackedB, PackedConv, PanelWidth},
+    kernels::{BLayout, Conv2d, Filter, FilterOrder, Kernels, PackedB, PackedConv, PanelWidth},
     tensor::{Buffer, Tensor, computed::Panels},
 };
 
@@ -40,7 +40,8 @@ pub(super) fn packed_matrix(
     Ok(PackedB::pack_stored(cx.kernels, k, n, b, layout, bias, cx.threads)?)
 }
 
-fn panels(weights: &Tensor) -> Option<&Panels> {
+/// The panels that weights are stored in, if nothing was computed of them.
+pub(super) fn panels(weights: &Tensor) -> Option<&Panels> {
     weights.buffer().and_then(Buffer::as_panels)
 }
 
@@ -90,8 +91,7 @@ pub fn product_weights(op: &Op) -> Vec<(usize, BLayout)> {
 }
 
 /// The bytes that a constant takes as panels which the kernels read where they are stored.
-pub(crate) fn used_in_place(kernels: &crate::kernels::Kernels, constant: &Tensor) -> Option<usize> {
+pub(crate) fn used_in_place(kernels: &Kernels, constant: &Tensor) -> Option<usize> {
     let panels = panels(constant)?;
-    let width = PanelWidth { lanes: panels.lanes, vectors: panels.vectors };
-    (width == PanelWidth::of(kernels)).then(|| panels.stored.len())
+    (PanelWidth::of_stored(panels) == PanelWidth::of(kernels)).then(|| panels.stored.len())
 }
