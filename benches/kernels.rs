@@ -266,13 +266,20 @@ fn add_bytes(cases: &mut Vec<Case>, isa: &'static Kernels, threads: &Threads, fi
 
 fn add_cells(cases: &mut Vec<Case>, isa: &'static Kernels) {
     for units in [64, 256] {
-        let (gates, mut cell, mut hidden) = (numbers(4 * units), numbers(units), numbers(units));
+        let threads = Threads::single();
+        let weights: Vec<u8> = numbers(4 * units * units).into_iter().flat_map(f32::to_ne_bytes).collect();
+        let Ok(packed) = PackedGates::pack(isa, 4, units, &weights, None, &threads) else { continue };
+        let (inputs, hidden, cell) = (numbers(4 * units), numbers(units), numbers(units));
+        let (mut next, mut next_cell) = (numbers(units), numbers(units));
         cases.push(Case {
-            name: format!("lstm cell {units}"),
+            name: format!("lstm step {units}"),
             isa,
-            operations: 0.0,
-            bytes: 28.0 * units as f64,
-            run: Box::new(move || assert!(isa.lstm_cell(&gates, &mut cell, &mut hidden).is_ok())),
+            operations: 8.0 * (units * units) as f64,
+            bytes: 4.0 * (4 * units * units) as f64,
+            run: Box::new(move || {
+                let to = [&mut next[..], &mut next_cell[..]];
+                assert!(isa.lstm_step(&packed, &inputs, [&hidden, &cell], to, &threads).is_ok());
+            }),
             times: Vec::new(),
         });
     }

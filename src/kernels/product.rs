@@ -385,7 +385,7 @@ pub(super) struct Tile {
 }
 
 /// Independent sums per element: with few accumulators the additions would wait for each other.
-const fn unroll(rows: usize, vectors: usize) -> usize {
+pub(super) const fn unroll(rows: usize, vectors: usize) -> usize {
     match rows * vectors {
         0..=2 => 4,
         3..=7 => 2,
@@ -462,37 +462,19 @@ unsafe fn tile_of<I: Isa, const R: usize, const V: usize, const U: usize>(isa: I
             for row in 0..R {
                 from[row] = *work.pointers.add(tap * work.pointer_stride + row);
             }
-            let mut channel = 0;
-            while I::BY_LANE && channel + 4 <= work.depth {
-                // A cache line of weights per vector in a row, whatever its lanes.
-                isa.prefetch_far(ahead);
-                ahead = ahead.wrapping_add(4 * work.ahead_step);
-                four_steps_of::<I, R, V, U>(isa, &mut sums, &from, channel, weights);
-                weights = weights.add(4 * V * I::LANES);
-                channel += 4;
-            }
-            while channel + U <= work.depth {
-                for step in 0..U {
+            weights =
+                add_products::<I, R, V, U>(isa, &mut sums, &from, work.depth, weights, |steps, weights| {
                     // One vector a row: a load for every multiply-add is all there is room for.
                     if V > 1 || !I::STREAMS {
                         isa.prefetch_far(ahead);
-                        ahead = ahead.wrapping_add(work.ahead_step);
+                        ahead = ahead.wrapping_add(steps * work.ahead_step);
                     }
                     if I::STREAMS && V > 1 {
                         for vector in 0..V {
                             isa.prefetch_near(weights.wrapping_add((NEAR * V + vector) * I::LANES));
                         }
                     }
-                    step_of::<I, R, V>(isa, &mut sums[step], &from, channel + step, weights);
-                    weights = weights.add(V * I::LANES);
-                }
-                channel += U;
-            }
-            while U > 1 && channel < work.depth {
-                step_of::<I, R, V>(isa, &mut sums[0], &from, channel, weights);
-                weights = weights.add(V * I::LANES);
-                channel += 1;
-            }
+                });
         }
         for_rows!(row of R {
             for vector in 0..V {
@@ -528,6 +510,47 @@ unsafe fn tile_of<I: Isa, const R: usize, const V: usize, const U: usize>(isa: I
             }
         });
     }
+}
+
+/// Adds the products of `depth` rows of weights, the first of which is at `weights`, with as many floats of every row. `fetch`
+/// is told of each of these steps, or of four, before they are made, with the weights that they take. Returns what comes after the weights.
+///
+/// # Safety
+/// There must be `depth` floats behind each pointer and as many rows of V vectors of weights.
+#[inline(always)]
+pub(super) unsafe fn add_products<I: Isa, const R: usize, const V: usize, const U: usize>(
+    isa: I,
+    sums: &mut [[[I::F32; V]; R]; U],
+    from: &[*const f32; R],
+    depth: usize,
+    mut weights: *const f32,
+    mut fetch: impl FnMut(usize, *const f32),
+) -> *const f32 {
+    let mut channel = 0;
+    // SAFETY: as the caller vouches.
+    unsafe {
+        while I::BY_LANE && channel + 4 <= depth {
+            // A cache line of weights per vector in a row, whatever its lanes.
+            fetch(4, weights);
+            four_steps_of::<I, R, V, U>(isa, sums, from, channel, weights);
+            weights = weights.add(4 * V * I::LANES);
+            channel += 4;
+        }
+        while channel + U <= depth {
+            for step in 0..U {
+                fetch(1, weights);
+                step_of::<I, R, V>(isa, &mut sums[step], from, channel + step, weights);
+                weights = weights.add(V * I::LANES);
+            }
+            channel += U;
+        }
+        while U > 1 && channel < depth {
+            step_of::<I, R, V>(isa, &mut sums[0], from, channel, weights);
+            weights = weights.add(V * I::LANES);
+            channel += 1;
+        }
+    }
+    weights
 }
 
 /// One step of the depth: a row of weights times one float of every row.
