@@ -8,7 +8,7 @@ use super::{
 use crate::{
     kernels::Kernels,
     maps::Ordered,
-    ops::{Fact, Op, PackCache, TIDY_EVERY, left_free, used_in_place},
+    ops::{Fact, Op, PackCache, PackedSize, TIDY_EVERY, left_free, used_in_place},
     tensor::{Buffer, Shape, Tensor, buffer::OWN_PAGES},
 };
 use std::collections::BTreeSet;
@@ -80,8 +80,8 @@ pub(super) fn estimate(
         untidy: 0,
         most: 0,
     };
-    for numbers in packs.asked() {
-        packing.add(&numbers);
+    for asked in packs.asked() {
+        packing.add(&asked.constants, asked.size);
     }
     let later = |node: &super::Node| {
         // A plan that ends early has not asked for the weights after its end; they are packed once, too.
@@ -93,7 +93,7 @@ pub(super) fn estimate(
     if !estimate.complete {
         for value in graph.nodes.iter().filter(|node| later(node)).flat_map(|node| &node.inputs) {
             if graph.constants.contains_key(value) && !packing.packed.contains(&value.0) {
-                packing.add(&[value.0]);
+                packing.add(&[value.0], PackedSize::Same);
             }
         }
     }
@@ -137,11 +137,16 @@ struct Packing<'a> {
 }
 
 impl Packing<'_> {
-    fn add(&mut self, numbers: &[usize]) {
+    fn add(&mut self, numbers: &[usize], size: PackedSize) {
         let (mut besides, mut left) = (0, 0);
+        if let PackedSize::Larger(bytes) = size {
+            self.sum += bytes;
+        }
         for number in numbers {
             let Some(tensor) = self.graph.constants.get(&ValueId(*number)) else { continue };
-            if let Some(bytes) = used_in_place(self.kernels, tensor) {
+            if size == PackedSize::Same
+                && let Some(bytes) = used_in_place(self.kernels, tensor)
+            {
                 self.sum += bytes;
                 self.packed.insert(*number);
                 continue;

@@ -635,64 +635,7 @@ mod tests {
     use super::*;
     use crate::kernels::map::Unary;
     use crate::kernels::table::available;
-    use crate::kernels::testing::{assert_close, random};
-
-    fn naive(conv: &Conv2d, x: &[f32], weights: &[f32], bias: &[f32]) -> Vec<f64> {
-        let mut out = Vec::new();
-        let (depth, per_group) = (conv.in_channels / conv.groups, conv.out_channels / conv.groups);
-        for b in 0..conv.batch {
-            for y in 0..conv.out_height {
-                for xx in 0..conv.out_width {
-                    for o in 0..conv.out_channels {
-                        let mut sum = f64::from(bias[o]);
-                        for ky in 0..conv.kernel_height {
-                            for kx in 0..conv.kernel_width {
-                                let iy = y * conv.stride[0] + ky * conv.dilation[0];
-                                let ix = xx * conv.stride[1] + kx * conv.dilation[1];
-                                if iy < conv.pad_top
-                                    || ix < conv.pad_left
-                                    || iy - conv.pad_top >= conv.in_height
-                                    || ix - conv.pad_left >= conv.in_width
-                                {
-                                    continue;
-                                }
-                                let (iy, ix) = (iy - conv.pad_top, ix - conv.pad_left);
-                                for c in 0..depth {
-                                    let channel = o / per_group * depth + c;
-                                    let at =
-                                        ((b * conv.in_height + iy) * conv.in_width + ix) * conv.in_channels;
-                                    let w =
-                                        ((ky * conv.kernel_width + kx) * depth + c) * conv.out_channels + o;
-                                    sum += f64::from(x[at + channel]) * f64::from(weights[w]);
-                                }
-                            }
-                        }
-                        out.push(sum);
-                    }
-                }
-            }
-        }
-        out
-    }
-
-    fn same(batch: usize, size: [usize; 2], channels: [usize; 2], kernel: [usize; 2]) -> Conv2d {
-        Conv2d {
-            batch,
-            in_height: size[0],
-            in_width: size[1],
-            in_channels: channels[0],
-            out_height: size[0],
-            out_width: size[1],
-            out_channels: channels[1],
-            kernel_height: kernel[0],
-            kernel_width: kernel[1],
-            stride: [1, 1],
-            dilation: [1, 1],
-            pad_top: kernel[0] / 2,
-            pad_left: kernel[1] / 2,
-            groups: 1,
-        }
-    }
+    use crate::kernels::testing::{assert_close, naive_conv as naive, random, same_conv as same};
 
     fn check(conv: Conv2d) {
         let x = random(conv.in_elements().unwrap(), 1);

@@ -47,6 +47,14 @@ impl<'a> Filter<'a> {
         }
     }
 
+    /// Where the element of a tap, an input channel and an output channel stands, without groups.
+    pub(super) fn position(&self, conv: &Conv2d, tap: usize, channel: usize, column: usize) -> usize {
+        match self.order {
+            FilterOrder::TapsFirst => (tap * conv.depth() + channel) * conv.out_channels + column,
+            FilterOrder::OutFirst => (column * conv.depth() + channel) * conv.taps() + tap,
+        }
+    }
+
     /// The elements of `SIZE` bytes in the order [`FilterOrder::TapsFirst`]. The geometry was checked.
     pub(super) fn sorted<const SIZE: usize>(&self, conv: &Conv2d) -> Vec<[u8; SIZE]> {
         let elements = self.bytes.as_chunks::<SIZE>().0;

@@ -47,6 +47,7 @@ mod testing;
 mod threads;
 mod tile_i8;
 mod transpose;
+mod winograd;
 
 pub use attention::{Attention, HeadStrides};
 pub use axis::{ArgReduce, Axis, Cumulative, arg_reduce, cumulative};
@@ -73,3 +74,4 @@ pub use reduce::{Reduce, ReducePlan};
 pub use table::{Kernels, Products, available, best, in_brain_floats};
 pub use threads::{Running, Threads};
 pub use transpose::{TransposePlan, transpose, transpose_bytes};
+pub use winograd::{PackedWinograd, WinogradFilter, WinogradPlan, WinogradTile};

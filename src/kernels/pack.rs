@@ -151,7 +151,7 @@ impl PackedB {
 }
 
 /// The bias with zeros up to a whole vector.
-fn padded_bias(
+pub(super) fn padded_bias(
     kernels: &Kernels,
     n: usize,
     bias: Option<&[f32]>,
@@ -261,6 +261,18 @@ impl Panels {
     pub(super) fn columns(&self, panels: &Range<usize>) -> Range<usize> {
         let start = |panel: usize| (self.least * panel + self.wider.min(panel)) * self.lanes;
         start(panels.start)..start(panels.end).min(self.n)
+    }
+
+    /// Where the element of a row and column stands in the panels of `k` rows.
+    pub(super) fn position(&self, k: usize, row: usize, column: usize) -> usize {
+        let vector = column / self.lanes;
+        let wide = self.wider * (self.least + 1);
+        let (first, own) = if vector < wide {
+            (vector - vector % (self.least + 1), self.least + 1)
+        } else {
+            (vector - (vector - wide) % self.least.max(1), self.least)
+        };
+        (first * k + row * own + vector - first) * self.lanes + column % self.lanes
     }
 
     /// Vectors of a row of a panel.

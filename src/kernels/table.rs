@@ -26,6 +26,10 @@ pub struct Kernels {
     pub depth_block: usize,
     pub(super) tile: unsafe fn(&product::Tile, usize, usize),
     pub(super) depthwise: unsafe fn(&depthwise::Line<'_, depthwise::Floats>),
+    /// By the size of tile, as the next two.
+    pub(super) winograd_inputs: [unsafe fn(&winograd::Inputs); 2],
+    pub(super) winograd_weights: [unsafe fn(&winograd::Weights); 2],
+    pub(super) winograd_outputs: [unsafe fn(&winograd::Outputs); 2],
     pub(super) binary: unsafe fn(binary::Binary, *const f32, usize, *const f32, usize, *mut f32, usize),
     pub(super) fold_row: unsafe fn(reduce::Fold, *const f32, usize) -> f32,
     pub(super) fold_columns: unsafe fn(reduce::Fold, *const f32, usize, usize, *mut f32, usize),
@@ -96,6 +100,18 @@ macro_rules! tier {
             depth_block: $depth_block,
             tile: shim!($isa, $features, product::tile, (work: &product::Tile, rows: usize, vectors: usize)),
             depthwise: shim!($isa, $features, depthwise::depthwise, (line: &depthwise::Line<'_, depthwise::Floats>)),
+            winograd_inputs: [
+                shim!($isa, $features, winograd::inputs::<_, winograd::Two>, (work: &winograd::Inputs)),
+                shim!($isa, $features, winograd::inputs::<_, winograd::Four>, (work: &winograd::Inputs)),
+            ],
+            winograd_weights: [
+                shim!($isa, $features, winograd::weights::<_, winograd::Two>, (work: &winograd::Weights)),
+                shim!($isa, $features, winograd::weights::<_, winograd::Four>, (work: &winograd::Weights)),
+            ],
+            winograd_outputs: [
+                shim!($isa, $features, winograd::outputs::<_, winograd::Two>, (work: &winograd::Outputs)),
+                shim!($isa, $features, winograd::outputs::<_, winograd::Four>, (work: &winograd::Outputs)),
+            ],
             binary: shim!($isa, $features, binary::binary, (op: binary::Binary, a: *const f32, a_step: usize, b: *const f32, b_step: usize, out: *mut f32, length: usize)),
             fold_row: shim!($isa, $features, reduce::fold_row, (fold: reduce::Fold, x: *const f32, length: usize) -> f32),
             fold_columns: shim!($isa, $features, reduce::fold_columns, (fold: reduce::Fold, x: *const f32, rows: usize, stride: usize, out: *mut f32, columns: usize)),

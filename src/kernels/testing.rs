@@ -1,4 +1,6 @@
-//! What the tests of this floor share: repeatable numbers and a comparison that is relative to scale.
+//! What the tests of this floor share: repeatable numbers, a comparison that is relative to scale, convolutions.
+
+use super::conv::Conv2d;
 
 /// `length` numbers in -1..1, the same for the same `seed`.
 pub(super) fn random(length: usize, seed: u64) -> Vec<f32> {
@@ -22,5 +24,62 @@ pub(super) fn assert_close(actual: &[f32], expected: &[f64], tolerance: f64) {
         let error = (f64::from(actual) - expected).abs();
         let same = actual.is_nan() && expected.is_nan() || f64::from(actual) == expected;
         assert!(same || error <= tolerance * scale, "element {index}: {actual}, expected {expected}");
+    }
+}
+
+/// A convolution, sum by sum.
+pub(super) fn naive_conv(conv: &Conv2d, x: &[f32], weights: &[f32], bias: &[f32]) -> Vec<f64> {
+    let mut out = Vec::new();
+    let (depth, per_group) = (conv.in_channels / conv.groups, conv.out_channels / conv.groups);
+    for b in 0..conv.batch {
+        for y in 0..conv.out_height {
+            for xx in 0..conv.out_width {
+                for o in 0..conv.out_channels {
+                    let mut sum = f64::from(bias[o]);
+                    for ky in 0..conv.kernel_height {
+                        for kx in 0..conv.kernel_width {
+                            let iy = y * conv.stride[0] + ky * conv.dilation[0];
+                            let ix = xx * conv.stride[1] + kx * conv.dilation[1];
+                            if iy < conv.pad_top
+                                || ix < conv.pad_left
+                                || iy - conv.pad_top >= conv.in_height
+                                || ix - conv.pad_left >= conv.in_width
+                            {
+                                continue;
+                            }
+                            let (iy, ix) = (iy - conv.pad_top, ix - conv.pad_left);
+                            for c in 0..depth {
+                                let channel = o / per_group * depth + c;
+                                let at = ((b * conv.in_height + iy) * conv.in_width + ix) * conv.in_channels;
+                                let w = ((ky * conv.kernel_width + kx) * depth + c) * conv.out_channels + o;
+                                sum += f64::from(x[at + channel]) * f64::from(weights[w]);
+                            }
+                        }
+                    }
+                    out.push(sum);
+                }
+            }
+        }
+    }
+    out
+}
+
+/// A convolution without strides whose output is as large as its input.
+pub(super) fn same_conv(batch: usize, size: [usize; 2], channels: [usize; 2], kernel: [usize; 2]) -> Conv2d {
+    Conv2d {
+        batch,
+        in_height: size[0],
+        in_width: size[1],
+        in_channels: channels[0],
+        out_height: size[0],
+        out_width: size[1],
+        out_channels: channels[1],
+        kernel_height: kernel[0],
+        kernel_width: kernel[1],
+        stride: [1, 1],
+        dilation: [1, 1],
+        pad_top: kernel[0] / 2,
+        pad_left: kernel[1] / 2,
+        groups: 1,
     }
 }

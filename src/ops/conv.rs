@@ -1,11 +1,17 @@
 //! Convolution over one to three spatial dimensions, channels last.
 
 use super::{
-    Fact, Fused, Inferred, Lower, OpError, Operator, Padding, Step, expect_inputs, matmul::in_brain_floats,
-    volume, weights::packed_conv, window::Axis,
+    Fact, Fused, Inferred, Lower, OpError, Operator, Padding, Step, expect_inputs,
+    matmul::in_brain_floats,
+    step::PackedSize,
+    volume,
+    weights::{packed_conv, panels, stored_filter},
+    window::Axis,
 };
 use crate::{
-    kernels::{BLayout, Conv2d, ConvPlan, PackedConv},
+    kernels::{
+        BLayout, Conv2d, ConvPlan, PackedConv, PackedWinograd, WinogradFilter, WinogradPlan, WinogradTile,
+    },
     tensor::{DType, Shape, Tensor},
 };
 use serde::{Deserialize, Serialize};
@@ -177,13 +183,12 @@ impl Operator for Conv {
                 return Ok(step);
             }
         }
+        if let Some(tile) = WinogradTile::of(&conv) {
+            return in_tiles(cx, fused, &conv, tile, weights);
+        }
         let from: Vec<usize> = [1].into_iter().chain(bias_input).collect();
         let kind = if conv.groups == 1 { "conv" } else { "grouped conv" };
-        let packed = cx.packed(kind, &from, || {
-            let bias = bias_input.and_then(|index| cx.value(index));
-            let bias = bias.map(|bias| bias.as_slice()).transpose()?;
-            packed_conv(cx, &conv, weights, bias)
-        })?;
+        let packed = cx.packed(kind, &from, || packed_conv(cx, &conv, weights, known_bias(cx, fused)?))?;
         let plan = ConvPlan::new(&conv, &packed)?;
         Ok(Step::arena(move |io| {
             let (x, out) = (io.input(0)?, io.next_output()?);
@@ -195,10 +200,53 @@ impl Operator for Conv {
     }
 }
 
+/// The bias, which is known where it is one of the inputs.
+fn known_bias<'a>(cx: &'a Lower<'_>, fused: Fused) -> Result<Option<&'a [f32]>, OpError> {
+    let bias = fused.bias_input().and_then(|index| cx.value(index));
+    Ok(bias.map(Tensor::as_slice).transpose()?)
+}
+
+/// A convolution of 3x3 windows by Winograd's algorithm.
+fn in_tiles(
+    cx: &Lower<'_>,
+    fused: Fused,
+    conv: &Conv2d,
+    tile: WinogradTile,
+    weights: &Tensor,
+) -> Result<Step, OpError> {
+    let plan = WinogradPlan::new(conv, tile, cx.threads.count())?;
+    let kind = match tile {
+        WinogradTile::Two => "tiles of 2x2",
+        WinogradTile::Four => "tiles of 4x4",
+    };
+    let from: Vec<usize> = [1].into_iter().chain(fused.bias_input()).collect();
+    let size = PackedSize::Larger(PackedWinograd::growth(conv, tile));
+    let packed = cx.packed_as(kind, &from, size, || {
+        let bias = known_bias(cx, fused)?;
+        let filter = match panels(weights) {
+            Some(stored) => WinogradFilter::Panels(stored),
+            None => WinogradFilter::Plain(stored_filter(weights)),
+        };
+        Ok(PackedWinograd::pack(cx.kernels, conv, tile, filter, bias, cx.threads)?)
+    })?;
+    let scratch = plan.scratch() * size_of::<f32>();
+    let step = Step::arena(move |io| {
+        let (x, out, scratch) = (io.input(0)?, io.next_output()?, io.scratch()?);
+        let mut epilogue = fused.epilogue();
+        epilogue.residual = fused.residual_input().map(|index| io.input(index)).transpose()?;
+        let context = io.context();
+        Ok(context.kernels.winograd(&plan, &packed, x, out, scratch, &epilogue, context.threads)?)
+    });
+    Ok(step.with_scratch(scratch))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{graph::testing::run_op, kernels};
+    use crate::{
+        graph::testing::{run_op, run_op_knowing},
+        kernels,
+    };
 
     fn conv(padding: Padding, strides: &[usize]) -> Conv {
         Conv { strides: strides.to_vec(), dilations: vec![], padding, groups: 1, fused: Fused::default() }
@@ -241,6 +289,26 @@ mod tests {
         let op = Conv { groups: 2, ..conv(Padding::Valid, &[]) };
         let y = run_op(op, &[x, w]).unwrap();
         assert_eq!(y[0].as_slice::<f32>().unwrap(), [1.0, 10.0, 200.0, 2000.0, 3.0, 30.0, 400.0, 4000.0]);
+    }
+
+    /// Counting neighbours, of an image that is large enough for tiles; the residual is the bias once more.
+    #[test]
+    fn known_weights_go_through_tiles() {
+        let (size, channels) = (13, 32);
+        let fused = Fused { bias: true, residual: true, activation: Some(kernels::Unary::Relu) };
+        let op = Conv { fused, ..conv(Padding::SameUpper, &[]) };
+        let ones = |shape: &[usize]| tensor(shape, &vec![1.0; shape.iter().product()]);
+        let image = [1, size, size, channels];
+        let inputs = [ones(&image), ones(&[3, 3, channels, channels]), ones(&[channels]), ones(&image)];
+        let facts: Vec<Fact> = inputs.iter().map(|x| Fact::new(DType::F32, x.shape().clone())).collect();
+        assert!(WinogradTile::of(&op.geometry(&facts).unwrap().0).is_some());
+        let y = run_op_knowing(op, &inputs, 1..3).unwrap();
+        for (index, &actual) in y.as_slice::<f32>().unwrap().iter().enumerate() {
+            let pixel = index / channels;
+            let reach = |at: usize| 3 - usize::from(at == 0) - usize::from(at == size - 1);
+            let expected = (reach(pixel / size) * reach(pixel % size) * channels + 2) as f32;
+            assert!((actual - expected).abs() < 1e-3, "{index}: {actual}, expected {expected}");
+        }
     }
 
     #[test]

@@ -22,7 +22,7 @@ pub use gated_conv::GatedConv;
 pub use inverted_residual::InvertedResidual;
 pub use profile::{Profile, StepShapes, StepTime};
 pub use step::{Io, Lower, PackCache, Run, RunContext, Step};
-pub(crate) use step::{Source, TIDY_EVERY, left_free};
+pub(crate) use step::{PackedSize, Source, TIDY_EVERY, left_free};
 pub use weights::product_weights;
 pub(crate) use weights::used_in_place;
 pub use window::Padding;

@@ -149,6 +149,22 @@ impl<'a> Io<'a> {
     }
 }
 
+/// Packed weights that would be made.
+pub(crate) struct Asked {
+    /// The constants that they are made from.
+    pub(crate) constants: Vec<usize>,
+    pub(crate) size: PackedSize,
+}
+
+/// How much memory packed weights take.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum PackedSize {
+    /// That of their constants, or none where these are panels of a model's file that fit.
+    Same,
+    /// So many bytes more than their constants, whatever these are.
+    Larger(usize),
+}
+
 /// Packed weights of a graph, shared by all its plans.
 ///
 /// Weights of a file are looked at one by one, in memory that is freed when they are packed. The allocator cannot use
@@ -160,7 +176,7 @@ pub struct PackCache {
     /// Bytes of weights that were packed since free memory was given back.
     untidy: AtomicUsize,
     /// Nothing is packed; what would be is kept here, in order.
-    estimated: Option<Mutex<Vec<Vec<usize>>>>,
+    estimated: Option<Mutex<Vec<Asked>>>,
 }
 
 impl PackCache {
@@ -169,8 +185,8 @@ impl PackCache {
         Self { estimated: Some(Mutex::default()), ..Self::default() }
     }
 
-    /// The constants that each pack was asked to be made from, in order.
-    pub(crate) fn asked(self) -> Vec<Vec<usize>> {
+    /// What was asked for, in order.
+    pub(crate) fn asked(self) -> Vec<Asked> {
         self.estimated
             .map(|asked| asked.into_inner().unwrap_or_else(PoisonError::into_inner))
             .unwrap_or_default()
@@ -222,6 +238,17 @@ impl Lower<'_> {
         from: &[usize],
         pack: impl FnOnce() -> Result<T, OpError>,
     ) -> Result<Arc<T>, OpError> {
+        self.packed_as(kind, from, PackedSize::Same, pack)
+    }
+
+    /// [`Lower::packed`] for weights of any size.
+    pub(super) fn packed_as<T: Any + Send + Sync>(
+        &self,
+        kind: &'static str,
+        from: &[usize],
+        size: PackedSize,
+        pack: impl FnOnce() -> Result<T, OpError>,
+    ) -> Result<Arc<T>, OpError> {
         let numbers: Option<Vec<usize>> =
             from.iter().map(|&index| self.constants.get(index).copied().flatten()).collect();
         let Some(numbers) = numbers else {
@@ -235,7 +262,8 @@ impl Lower<'_> {
             return Ok(found);
         }
         if let Some(asked) = &self.packs.estimated {
-            asked.lock().unwrap_or_else(PoisonError::into_inner).push(key.1.clone());
+            let constants = key.1.clone();
+            asked.lock().unwrap_or_else(PoisonError::into_inner).push(Asked { constants, size });
             packs.insert(key, Arc::new(()));
             return Err(OpError::Estimate);
         }
@@ -243,7 +271,8 @@ impl Lower<'_> {
         packs.insert(key, made.clone());
         let sources = || from.iter().filter_map(|&index| self.value(index));
         // What was read of the model's file is not needed again, but for panels that are used there.
-        let sources = || sources().filter(|tensor| weights::panels(tensor).is_none());
+        let used = |tensor: &Tensor| size == PackedSize::Same && weights::panels(tensor).is_some();
+        let sources = || sources().filter(|tensor| !used(tensor));
         sources().for_each(Tensor::release);
         let handled = |tensor: &Tensor| tensor.memory().max(left_free(tensor));
         self.packs.untidy.fetch_add(sources().map(handled).sum(), Ordering::Relaxed);

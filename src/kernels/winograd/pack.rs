@@ -1,0 +1,180 @@
+//! Weights at the points of Winograd's convolution, as panels of matrix products.
+
+use super::{KERNEL, Weights, WinogradTile, apart, is_possible};
+use crate::kernels::aligned::AlignedFloats;
+use crate::kernels::conv::Conv2d;
+use crate::kernels::error::{KernelError, expect_length, product as size_of_product};
+use crate::kernels::filter::Filter;
+use crate::kernels::isa::MAX_LANES;
+use crate::kernels::pack::{PackedView, PanelWidth, packed_len, padded_bias};
+use crate::kernels::product::part;
+use crate::kernels::table::Kernels;
+use crate::kernels::threads::{SendPtr, Threads};
+use crate::tensor::computed::Panels;
+
+/// A filter as it is stored.
+#[derive(Clone, Copy)]
+pub enum WinogradFilter<'a> {
+    /// Element after element.
+    Plain(Filter<'a>),
+    /// As the panels of a direct convolution, of these kernels or of others.
+    Panels(&'a Panels),
+}
+
+impl<'a> WinogradFilter<'a> {
+    /// The bytes, and where in them the element of a tap, an input channel and an output channel stands, in floats. Fails when
+    /// there are more or fewer than those of the filter of `conv`.
+    fn elements(
+        self,
+        conv: &Conv2d,
+    ) -> Result<(&'a [u8], Box<dyn Fn(usize, usize, usize) -> usize + Sync + 'a>), KernelError> {
+        let conv = *conv;
+        match self {
+            WinogradFilter::Plain(filter) => {
+                filter.check(KERNEL, &conv, size_of::<f32>())?;
+                let at = move |tap, channel, column| filter.position(&conv, tap, channel, column);
+                Ok((filter.bytes, Box::new(at)))
+            }
+            WinogradFilter::Panels(stored) => {
+                let (k, n, width) = (stored.k, stored.n, PanelWidth::of_stored(stored));
+                let floats = width.floats(k, n).filter(|_| width.is_possible());
+                let rows = size_of_product(KERNEL, "weights", &[conv.taps(), conv.in_channels])?;
+                if (k, n, stored.transposed) != (rows, conv.out_channels, false) {
+                    let problem = "are panels of another matrix";
+                    return Err(KernelError::Descriptor { kernel: KERNEL, argument: "weights", problem });
+                }
+                let bytes = stored.stored.stored_bytes();
+                let expected = floats.map_or(usize::MAX, |floats| floats * size_of::<f32>());
+                expect_length(KERNEL, "weights", expected, bytes.len())?;
+                let panels = width.over(n);
+                let at =
+                    move |tap, channel, column| panels.position(k, tap * conv.in_channels + channel, column);
+                Ok((bytes, Box::new(at)))
+            }
+        }
+    }
+}
+
+/// What sums at a point begin with. Products of values that an activation left all but zero would be denormal, and adding such
+/// ones to zero is slow; added to this they are nothing.
+const START: f32 = 1e-36;
+
+/// Weights transformed and packed for one instruction set and tile, with the bias; good for every batch and image size.
+#[derive(Clone, Debug)]
+pub struct PackedWinograd {
+    tile: WinogradTile,
+    /// For every point the panels of a matrix `[in_channels, out_channels]`.
+    panels: AlignedFloats,
+    /// Floats from one point to the next.
+    point: usize,
+    /// [`START`] for every column.
+    start: AlignedFloats,
+    bias: Option<AlignedFloats>,
+    k: usize,
+    n: usize,
+    width: PanelWidth,
+}
+
+impl PackedWinograd {
+    /// Packs the floats of a filter as they are stored, and a bias of `out_channels`. Of `conv`, only channels and the window
+    /// matter.
+    pub fn pack(
+        kernels: &Kernels,
+        conv: &Conv2d,
+        tile: WinogradTile,
+        filter: WinogradFilter<'_>,
+        bias: Option<&[f32]>,
+        threads: &Threads,
+    ) -> Result<PackedWinograd, KernelError> {
+        conv.check()?;
+        if !is_possible(conv) {
+            let problem = "is not one of 3x3 without strides, dilations and groups";
+            return Err(KernelError::Descriptor { kernel: KERNEL, argument: "window", problem });
+        }
+        if let Some(bias) = bias {
+            expect_length(KERNEL, "bias", conv.out_channels, bias.len())?;
+        }
+        let (k, n) = (conv.in_channels, conv.out_channels);
+        let point = apart(packed_len(kernels, k, n)?);
+        let panels = AlignedFloats::zeroed(size_of_product(KERNEL, "weights", &[point, tile.points()])?);
+        let width = PanelWidth::of(kernels);
+        let mut start = AlignedFloats::zeroed(n.next_multiple_of(kernels.lanes));
+        start.as_mut_slice().fill(START);
+        let bias = padded_bias(kernels, n, bias)?;
+        let mut packed = PackedWinograd { tile, panels, point, start, bias, k, n, width };
+        let (bytes, at) = filter.elements(conv)?;
+        packed.fill(kernels, bytes.as_chunks::<4>().0, at, threads);
+        Ok(packed)
+    }
+
+    /// Bytes that weights of `conv` take beyond those of the filter, about.
+    pub fn growth(conv: &Conv2d, tile: WinogradTile) -> usize {
+        let weights = conv.in_channels.saturating_mul(conv.out_channels);
+        weights.saturating_mul((tile.points() - conv.taps()) * size_of::<f32>())
+    }
+
+    fn fill(
+        &mut self,
+        kernels: &Kernels,
+        elements: &[[u8; 4]],
+        at: impl Fn(usize, usize, usize) -> usize + Sync,
+        threads: &Threads,
+    ) {
+        /// Input channels that a thread does at a time.
+        const TOGETHER: usize = 16;
+        let PackedWinograd { k, n, point, .. } = *self;
+        let (panels, lanes) = (self.width.over(n), kernels.lanes);
+        let transform = kernels.winograd_weights[self.tile.index()];
+        let to = SendPtr(self.panels.as_mut_slice().as_mut_ptr());
+        let (parts, vectors) = (k.div_ceil(TOGETHER), n.div_ceil(lanes));
+        threads.for_each(parts * vectors, |task| {
+            let first = task / parts * lanes;
+            for channel in part(k, parts, task % parts) {
+                let mut taps = [0.0f32; 9 * MAX_LANES];
+                for (lane, column) in (first..n.min(first + lanes)).enumerate() {
+                    for tap in 0..9 {
+                        taps[tap * lanes + lane] = f32::from_le_bytes(elements[at(tap, channel, column)]);
+                    }
+                }
+                // SAFETY: a vector of a row of a panel, at every point; no two tasks have the same. Nine vectors were filled.
+                unsafe {
+                    let to = to.get().add(panels.position(k, channel, first));
+                    transform(&Weights { from: taps.as_ptr(), to, point });
+                }
+            }
+        });
+    }
+
+    /// Fails unless these are the weights of `conv` for this tile.
+    pub(super) fn check(
+        &self,
+        kernels: &Kernels,
+        conv: &Conv2d,
+        tile: WinogradTile,
+    ) -> Result<(), KernelError> {
+        let fits = (self.tile, self.k, self.n) == (tile, conv.in_channels, conv.out_channels);
+        if fits && self.width == PanelWidth::of(kernels) {
+            return Ok(());
+        }
+        let problem = "are packed for another geometry or instruction set";
+        Err(KernelError::Descriptor { kernel: KERNEL, argument: "weights", problem })
+    }
+
+    /// The matrix of a point.
+    pub(super) fn point(&self, point: usize) -> PackedView<'_> {
+        let PackedWinograd { k, n, width, .. } = *self;
+        let panels = &self.panels.as_slice()[point * self.point..][..self.point];
+        PackedView { panels, bias: Some(self.start.as_slice()), k, n, width }
+    }
+
+    /// Whole vectors; null for none.
+    pub(super) fn bias(&self) -> *const f32 {
+        self.bias.as_ref().map_or(std::ptr::null(), |bias| bias.as_slice().as_ptr())
+    }
+
+    /// Bytes of memory held.
+    pub fn bytes(&self) -> usize {
+        (self.panels.len() + self.start.len() + self.bias.as_ref().map_or(0, AlignedFloats::len))
+            * size_of::<f32>()
+    }
+}
