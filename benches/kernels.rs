@@ -278,7 +278,10 @@ fn add_cells(cases: &mut Vec<Case>, isa: &'static Kernels) {
             bytes: 4.0 * (4 * units * units) as f64,
             run: Box::new(move || {
                 let to = [&mut next[..], &mut next_cell[..]];
-                assert!(isa.lstm_step(&packed, &inputs, [&hidden, &cell], to, &threads).is_ok());
+                assert!(
+                    isa.lstm_step(&packed, &inputs, [&hidden, &cell], to, PanelOrder::Forwards, &threads)
+                        .is_ok()
+                );
             }),
             times: Vec::new(),
         });

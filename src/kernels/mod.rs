@@ -69,7 +69,7 @@ pub use panels::{PANEL_WIDTHS, out_of_panels};
 pub use pool::{Pool, Pool2d};
 pub use product::Epilogue;
 pub use quantise::{ByteSum, Scale};
-pub use recurrent::PackedGates;
+pub use recurrent::{PackedGates, PanelOrder};
 pub use reduce::{Reduce, ReducePlan};
 pub use table::{Kernels, Products, available, best, in_brain_floats};
 pub use threads::{Running, Threads};

@@ -1,8 +1,7 @@
 //! Steps of recurrent layers: the products of the state with its weights, and the state that follows from them.
 //!
 //! Of as many units as a vector has lanes, the columns of all gates stand side by side in a panel: what the next state of
-//! these units is made of is a few sums in registers, and a panel is a task. The state is read by all tasks, so the next one is
-//! written elsewhere. Nothing is fetched ahead: in every step but the first, the weights come from the second-level cache as
+//! these units is made of is a few sums in registers. The state is read by all threads, so the next one is written elsewhere. Nothing is fetched ahead: in every step but the first, the weights come from the second-level cache as
 //! fast as it gives them, and each instruction that asks for them once more takes a place in its queue.
 
 use super::aligned::AlignedFloats;
@@ -16,8 +15,6 @@ use std::ops::Range;
 
 /// Multiplications of a step below which a second thread costs more than it brings.
 const PARALLEL_WORK: usize = 64 * 1024;
-/// Panels of a thread that are a task each; fewer tasks are handed out faster, more end at the same time.
-const TASKS_PER_THREAD: usize = 2;
 
 /// The weights of a state in the gates of its units, packed for one instruction set.
 pub struct PackedGates {
@@ -89,8 +86,19 @@ enum Finish {
     Gru,
 }
 
+/// In which order the panels of a step are worked through. Where steps take turns, those that came last in one, and are still in
+/// a near cache, come first in the next.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PanelOrder {
+    /// From the first.
+    Forwards,
+    /// From the last.
+    Backwards,
+}
+
 /// Some panels of a step.
 pub(super) struct Step {
+    order: PanelOrder,
     finish: Finish,
     gates: usize,
     units: usize,
@@ -122,9 +130,10 @@ impl Kernels {
         state: &[f32],
         out: &mut [f32],
         out_stride: usize,
+        order: PanelOrder,
         threads: &Threads,
     ) -> Result<(), KernelError> {
-        let mut step = self.first_panels("gate_products", weights, state)?;
+        let mut step = self.all_panels("gate_products", weights, state)?;
         let width = step.gates * step.units;
         if out_stride < width {
             let (argument, problem) = ("out_stride", "is less than a row");
@@ -138,7 +147,7 @@ impl Kernels {
             let (expected, actual) = (most, out.len());
             return Err(KernelError::Length { kernel: "gate_products", argument: "out", expected, actual });
         }
-        (step.out, step.out_stride) = (out.as_mut_ptr(), out_stride);
+        (step.order, step.out, step.out_stride) = (order, out.as_mut_ptr(), out_stride);
         // SAFETY: lengths were checked; `out` is borrowed uniquely, so it overlaps nothing.
         unsafe { self.run_step(&step, threads) };
         Ok(())
@@ -153,12 +162,13 @@ impl Kernels {
         inputs: &[f32],
         [hidden, cell]: [&[f32]; 2],
         [next_hidden, next_cell]: [&mut [f32]; 2],
+        order: PanelOrder,
         threads: &Threads,
     ) -> Result<(), KernelError> {
         let mut step = self.state_step("lstm_step", weights, Finish::Lstm, inputs, hidden, next_hidden)?;
         expect_length("lstm_step", "cell", hidden.len(), cell.len())?;
         expect_length("lstm_step", "next_cell", hidden.len(), next_cell.len())?;
-        (step.cell, step.next_cell) = (cell.as_ptr(), next_cell.as_mut_ptr());
+        (step.order, step.cell, step.next_cell) = (order, cell.as_ptr(), next_cell.as_mut_ptr());
         // SAFETY: lengths were checked; what is written is borrowed uniquely, so it overlaps nothing.
         unsafe { self.run_step(&step, threads) };
         Ok(())
@@ -172,9 +182,11 @@ impl Kernels {
         inputs: &[f32],
         hidden: &[f32],
         next: &mut [f32],
+        order: PanelOrder,
         threads: &Threads,
     ) -> Result<(), KernelError> {
-        let step = self.state_step("gru_step", weights, Finish::Gru, inputs, hidden, next)?;
+        let mut step = self.state_step("gru_step", weights, Finish::Gru, inputs, hidden, next)?;
+        step.order = order;
         // SAFETY: lengths were checked; `next` is borrowed uniquely, so it overlaps nothing.
         unsafe { self.run_step(&step, threads) };
         Ok(())
@@ -195,7 +207,7 @@ impl Kernels {
             let problem = "have another number of gates";
             return Err(KernelError::Descriptor { kernel, argument: "weights", problem });
         }
-        let mut step = self.first_panels(kernel, weights, state)?;
+        let mut step = self.all_panels(kernel, weights, state)?;
         expect_length(kernel, "inputs", state.len().saturating_mul(gates), inputs.len())?;
         expect_length(kernel, "next", state.len(), next.len())?;
         (step.finish, step.inputs) = (finish, inputs.as_ptr());
@@ -204,7 +216,7 @@ impl Kernels {
     }
 
     /// A step of all panels that has no place for its results yet.
-    fn first_panels(
+    fn all_panels(
         &self,
         kernel: &'static str,
         weights: &PackedGates,
@@ -218,6 +230,7 @@ impl Kernels {
         let rows = state.len().checked_div(units).unwrap_or(0);
         expect_length(kernel, "state", rows * units, state.len())?;
         Ok(Step {
+            order: PanelOrder::Forwards,
             finish: Finish::Store,
             gates,
             units,
@@ -239,8 +252,8 @@ impl Kernels {
     unsafe fn run_step(&self, step: &Step, threads: &Threads) {
         let panels = step.panels.len();
         let work = step.rows.saturating_mul(step.units * step.units).saturating_mul(step.gates);
-        let wanted = if work < PARALLEL_WORK { 1 } else { threads.count() * TASKS_PER_THREAD };
-        let tasks = if threads.count() == 1 { 1 } else { wanted.min(panels) };
+        // A task each: a core then has its part of the weights in its own cache, in every step.
+        let tasks = if work < PARALLEL_WORK { 1 } else { threads.count().min(panels) };
         let width = step.gates * self.lanes;
         threads.for_each(tasks, |task| {
             let own = part(panels, tasks, task);
@@ -265,7 +278,12 @@ pub(super) unsafe fn step<I: Isa>(isa: I, work: &Step) {
         if I::TILE_ROWS[3] > 0 { 4 } else { 2 }
     }
     let width = work.gates * I::LANES;
-    for (index, panel) in work.panels.clone().enumerate() {
+    for turn in 0..work.panels.len() {
+        let index = match work.order {
+            PanelOrder::Forwards => turn,
+            PanelOrder::Backwards => work.panels.len() - 1 - turn,
+        };
+        let panel = work.panels.start + index;
         for row in (0..work.rows).step_by(tile_rows::<I>()) {
             let rows = row..work.rows.min(row + tile_rows::<I>());
             // SAFETY: as the caller vouches.
@@ -475,13 +493,20 @@ mod tests {
         }
     }
 
-    /// Calls `run` with every instruction set and some numbers of threads; all of the latter must write the same bits.
-    fn everywhere(case: &Case, run: impl Fn(&'static Kernels, &PackedGates, &Threads) -> Vec<f32>) {
+    /// Calls `run` with every instruction set, both orders and some numbers of threads; all of the latter must write the same bits.
+    fn everywhere(
+        case: &Case,
+        run: impl Fn(&'static Kernels, &PackedGates, PanelOrder, &Threads) -> Vec<f32>,
+    ) {
         for kernels in available() {
             let packed = case.pack(kernels);
-            let first = run(kernels, &packed, &Threads::single());
-            for threads in 2..4 {
-                assert!(run(kernels, &packed, &Threads::new(threads)) == first, "{kernels:?} {threads}");
+            let first = run(kernels, &packed, PanelOrder::Forwards, &Threads::single());
+            for threads in 1..4 {
+                let pool = Threads::new(threads);
+                assert!(
+                    run(kernels, &packed, PanelOrder::Backwards, &pool) == first,
+                    "{kernels:?} {threads}"
+                );
             }
         }
     }
@@ -492,9 +517,9 @@ mod tests {
             for gates in 1..=4 {
                 let case = Case::new(gates, units, rows);
                 let stride = gates * units + 2;
-                everywhere(&case, |kernels, packed, threads| {
+                everywhere(&case, |kernels, packed, order, threads| {
                     let mut out = vec![7.0; rows * stride];
-                    kernels.gate_products(packed, &case.state, &mut out, stride, threads).unwrap();
+                    kernels.gate_products(packed, &case.state, &mut out, stride, order, threads).unwrap();
                     for (row, out) in out.chunks(stride).enumerate() {
                         let (sums, rest) = out.split_at(gates * units);
                         let expected: Vec<f64> = (0..gates * units)
@@ -521,10 +546,10 @@ mod tests {
             });
             let states =
                 case.each(|row, unit| sigmoid(gate(1, row, unit)) * cells[row * units + unit].tanh());
-            everywhere(&case, |kernels, packed, threads| {
+            everywhere(&case, |kernels, packed, order, threads| {
                 let (mut next, mut next_cell) = (vec![7.0; rows * units], vec![7.0; rows * units]);
                 let (from, to) = ([&case.state[..], &cell[..]], [&mut next[..], &mut next_cell[..]]);
-                kernels.lstm_step(packed, &case.inputs, from, to, threads).unwrap();
+                kernels.lstm_step(packed, &case.inputs, from, to, order, threads).unwrap();
                 assert_close(&next, &states, 1e-5);
                 assert_close(&next_cell, &cells, 1e-5);
                 [next, next_cell].concat()
@@ -538,9 +563,9 @@ mod tests {
                 let new = (case.input(row, 2, unit) + reset * case.sum(row, 2, unit)).tanh();
                 (1.0 - update) * new + update * before[row * units + unit]
             });
-            everywhere(&case, |kernels, packed, threads| {
+            everywhere(&case, |kernels, packed, order, threads| {
                 let mut next = vec![7.0; rows * units];
-                kernels.gru_step(packed, &case.inputs, &case.state, &mut next, threads).unwrap();
+                kernels.gru_step(packed, &case.inputs, &case.state, &mut next, order, threads).unwrap();
                 assert_close(&next, &states, 1e-5);
                 next
             });
@@ -549,8 +574,7 @@ mod tests {
 
     #[test]
     fn what_does_not_fit_is_refused() {
-        let kernels = available()[0];
-        let one = Threads::single();
+        let (kernels, order, one) = (available()[0], PanelOrder::Forwards, Threads::single());
         let pack = |kernels, gates, units, floats: usize, bias: Option<&[f32]>| {
             PackedGates::pack(kernels, gates, units, &vec![0; floats * 4], bias, &one)
         };
@@ -561,7 +585,7 @@ mod tests {
         assert!(pack(kernels, 4, usize::MAX / 2, 0, None).is_err());
         let (lstm, gru) = (pack(kernels, 4, 2, 16, None).unwrap(), pack(kernels, 3, 2, 12, None).unwrap());
         let products = |weights, state: usize, out: usize, stride| {
-            kernels.gate_products(weights, &vec![0.0; state], &mut vec![0.0; out], stride, &one)
+            kernels.gate_products(weights, &vec![0.0; state], &mut vec![0.0; out], stride, order, &one)
         };
         assert!(products(&lstm, 4, 16, 8).is_ok());
         assert!(products(&lstm, 3, 16, 8).is_err());
@@ -575,6 +599,7 @@ mod tests {
                 &vec![0.0; inputs],
                 [&hidden, &cell],
                 [&mut next, &mut next_cell],
+                order,
                 &one,
             )
         };
@@ -586,11 +611,11 @@ mod tests {
             sizes[wrong] = 1;
             assert!(step(&lstm, 8, sizes).is_err());
         }
-        assert!(kernels.gru_step(&gru, &[0.0; 6], &[0.0; 2], &mut [0.0; 2], &one).is_ok());
-        assert!(kernels.gru_step(&gru, &[0.0; 6], &[0.0; 2], &mut [0.0; 1], &one).is_err());
-        assert!(kernels.gru_step(&lstm, &[0.0; 8], &[0.0; 2], &mut [0.0; 2], &one).is_err());
+        assert!(kernels.gru_step(&gru, &[0.0; 6], &[0.0; 2], &mut [0.0; 2], order, &one).is_ok());
+        assert!(kernels.gru_step(&gru, &[0.0; 6], &[0.0; 2], &mut [0.0; 1], order, &one).is_err());
+        assert!(kernels.gru_step(&lstm, &[0.0; 8], &[0.0; 2], &mut [0.0; 2], order, &one).is_err());
         let none = pack(kernels, 4, 0, 0, None).unwrap();
-        assert!(kernels.gate_products(&none, &[], &mut [], 0, &one).is_ok());
+        assert!(kernels.gate_products(&none, &[], &mut [], 0, order, &one).is_ok());
         if let Some(other) = available().iter().find(|other| other.lanes != kernels.lanes) {
             let foreign = pack(other, 4, 2, 16, None).unwrap();
             assert!(step(&foreign, 8, [2; 4]).is_err());

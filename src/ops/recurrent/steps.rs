@@ -4,7 +4,7 @@
 
 use super::{Cell, Direction, Positions, Recurrent, Weights};
 use crate::{
-    kernels::{Epilogue, Kernels, Threads, Unary},
+    kernels::{Epilogue, Kernels, PanelOrder, Threads, Unary},
     ops::{Io, OpError},
 };
 use std::sync::{Mutex, PoisonError};
@@ -40,6 +40,15 @@ struct Run<'a> {
 struct State<'a> {
     hidden: &'a mut [f32],
     cell: &'a mut [f32],
+}
+
+/// What a step reads besides the state.
+struct Reads<'a> {
+    direction: usize,
+    weights: &'a Weights,
+    /// What the inputs add to the gates.
+    inputs: &'a [f32],
+    order: PanelOrder,
 }
 
 /// Memory of one direction.
@@ -223,7 +232,9 @@ impl Run<'_> {
                     &*gathered
                 }
             };
-            self.step(direction, weights, inputs, &state, &mut next, gates, reset)?;
+            let order = if step % 2 == 0 { PanelOrder::Forwards } else { PanelOrder::Backwards };
+            let reads = Reads { direction, weights, inputs, order };
+            self.step(&reads, &state, &mut next, gates, reset)?;
             for row in 0..batch {
                 let own = row * hidden..(row + 1) * hidden;
                 match position(row) {
@@ -250,31 +261,26 @@ impl Run<'_> {
     }
 
     /// The state after a step.
-    #[allow(clippy::too_many_arguments, reason = "the body of one caller's loop")]
     fn step(
         &self,
-        direction: usize,
-        weights: &Weights,
-        inputs: &[f32],
+        reads: &Reads<'_>,
         state: &State<'_>,
         next: &mut State<'_>,
         gates: &mut [f32],
         reset: &mut [f32],
     ) -> Result<(), OpError> {
-        let (kernels, threads, from) = (self.kernels, self.threads, &weights.gates);
+        let Reads { direction, weights, inputs, order } = *reads;
+        let (kernels, threads, weights) = (self.kernels, self.threads, &weights.gates);
         if self.op.is_usual(direction) {
             return Ok(match self.op.cell {
-                Cell::Lstm => kernels.lstm_step(
-                    from,
-                    inputs,
-                    [state.hidden, state.cell],
-                    [next.hidden, next.cell],
-                    threads,
-                )?,
-                _ => kernels.gru_step(from, inputs, state.hidden, next.hidden, threads)?,
+                Cell::Lstm => {
+                    let (from, to) = ([&*state.hidden, &*state.cell], [&mut *next.hidden, &mut *next.cell]);
+                    kernels.lstm_step(weights, inputs, from, to, order, threads)?
+                }
+                _ => kernels.gru_step(weights, inputs, state.hidden, next.hidden, order, threads)?,
             });
         }
-        self.sum_gates(direction, weights, inputs, state, gates, reset)?;
+        self.sum_gates(reads, state, gates, reset)?;
         let Layer { hidden, width, .. } = self.layer;
         for (row, gates) in gates.chunks_exact_mut(width).enumerate() {
             let own = row * hidden..(row + 1) * hidden;
@@ -306,15 +312,14 @@ impl Run<'_> {
     /// The sums of all gates of a step; of `Gru`, the update gate and the reset gate are activated.
     fn sum_gates(
         &self,
-        direction: usize,
-        weights: &Weights,
-        inputs: &[f32],
+        reads: &Reads<'_>,
         state: &State<'_>,
         gates: &mut [f32],
         reset: &mut [f32],
     ) -> Result<(), OpError> {
         let Layer { hidden, width, .. } = self.layer;
-        self.kernels.gate_products(&weights.gates, state.hidden, gates, width, self.threads)?;
+        let Reads { direction, weights, inputs, order } = *reads;
+        self.kernels.gate_products(&weights.gates, state.hidden, gates, width, order, self.threads)?;
         let Cell::Gru { linear_before_reset } = self.op.cell else {
             add(gates, inputs);
             return Ok(());
@@ -334,7 +339,7 @@ impl Run<'_> {
             for (state, gates) in reset.chunks_exact_mut(hidden).zip(gates.chunks_exact(width)) {
                 multiply(state, &gates[hidden..]);
             }
-            self.kernels.gate_products(last, reset, &mut gates[2 * hidden..], width, self.threads)?;
+            self.kernels.gate_products(last, reset, &mut gates[2 * hidden..], width, order, self.threads)?;
             for (gates, inputs) in gates.chunks_exact_mut(width).zip(rows()) {
                 add(&mut gates[2 * hidden..], &inputs[2 * hidden..]);
             }
