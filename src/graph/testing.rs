@@ -9,7 +9,7 @@ use crate::{
 use std::{ops::Range, sync::Arc};
 
 /// The outputs of an operator whose inputs are graph inputs, checked to be the same for every
-/// instruction set's backend within `f32` rounding, and the same as when the inputs are constants.
+/// instruction set's backend within `f32` rounding, and the same on two threads and, with the inputs as constants, on one.
 pub(crate) fn run_op(op: impl Into<Op>, inputs: &[Tensor]) -> Result<Vec<Tensor>, GraphError> {
     run_op_outputs(op, inputs, 1)
 }
@@ -34,9 +34,10 @@ pub(crate) fn run_op_outputs(
         Arc::new(b.finish(made.into_iter().map(|value| (String::new(), value)).collect()))
     };
     let mut first: Option<Vec<Tensor>> = None;
+    let pool = Threads::new(2);
     for &table in kernels::available() {
-        for as_constants in [false, true] {
-            let program = Cpu::new(table, Threads::single()).compile(build(as_constants))?;
+        for (as_constants, threads) in [(false, pool.clone()), (true, Threads::single())] {
+            let program = Cpu::new(table, threads).compile(build(as_constants))?;
             let arguments = if as_constants { &[][..] } else { inputs };
             for _ in 0..2 {
                 let mut made = Vec::new();

@@ -403,6 +403,20 @@ mod tests {
     }
 
     #[test]
+    fn no_steps_leave_the_first_state() {
+        let given = GivenInputs { hidden: true, ..GivenInputs::default() };
+        let (cell, direction) = (Cell::Gru { linear_before_reset: true }, Direction::Both);
+        let op = Recurrent { cell, hidden: HIDDEN, direction, activations: vec![], clip: None, given };
+        let rows = cell.gates() * HIDDEN;
+        let first = tensor(&[2, BATCH, HIDDEN], 4);
+        let x = Tensor::zeros(DType::F32, [0, BATCH, SIZE]).unwrap();
+        let inputs = [x, tensor(&[2, rows, SIZE], 2), tensor(&[2, rows, HIDDEN], 3), first.clone()];
+        let made = run_op_outputs(op, &inputs, 2).unwrap();
+        assert_eq!(made[0].len(), 0);
+        assert_eq!(made[1].as_slice::<f32>().unwrap(), first.as_slice::<f32>().unwrap());
+    }
+
+    #[test]
     fn shapes_must_fit() {
         let op = Recurrent {
             cell: Cell::Rnn,

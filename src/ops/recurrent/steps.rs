@@ -63,12 +63,10 @@ struct Memory<'a> {
     /// Of layers that are not usual, the gates of a step, and of a `Gru` the state behind its reset gate.
     gates: &'a mut [f32],
     reset: &'a mut [f32],
-    /// The outputs, if those of the other direction are between them.
-    y: &'a mut [f32],
 }
 
 impl Layer {
-    /// Floats of each memory of a direction, in the order of [`Memory`].
+    /// Floats of each memory of a direction, in the order of [`Memory`], and of outputs of its own.
     fn memory(&self, op: &Recurrent) -> [usize; 9] {
         let (state, width) = (self.batch.saturating_mul(self.hidden), self.batch.saturating_mul(self.width));
         let only = |when: bool, floats: usize| if when { floats } else { 0 };
@@ -98,8 +96,8 @@ impl Layer {
         self.floats(op).saturating_mul(op.directions() * size_of::<f32>())
     }
 
-    /// Cuts the memory of a direction.
-    fn cut<'a>(&self, op: &Recurrent, mut memory: &'a mut [f32]) -> Memory<'a> {
+    /// Cuts the memory of a direction, of which the last part is for outputs.
+    fn cut<'a>(&self, op: &Recurrent, mut memory: &'a mut [f32]) -> (Memory<'a>, &'a mut [f32]) {
         let mut next = |floats: usize| {
             let (own, rest) = std::mem::take(&mut memory).split_at_mut(floats.next_multiple_of(LINE));
             memory = rest;
@@ -107,15 +105,8 @@ impl Layer {
         };
         let [state, cell, next_state, next_cell, projected, gathered, gates, reset, y] =
             self.memory(op).map(&mut next);
-        Memory {
-            state: State { hidden: state, cell },
-            next: State { hidden: next_state, cell: next_cell },
-            projected,
-            gathered,
-            gates,
-            reset,
-            y,
-        }
+        let (state, next) = (State { hidden: state, cell }, State { hidden: next_state, cell: next_cell });
+        (Memory { state, next, projected, gathered, gates, reset }, y)
     }
 
     pub(super) fn run(
@@ -148,53 +139,54 @@ impl Layer {
             return Ok(());
         }
         let scratch = &mut scratch[..floats * weights.len()];
-        if let [weights] = weights {
-            run.direction(0, weights, self.cut(op, scratch), Some(y))?;
-        } else {
+        let mut save = |direction: usize, last: &State<'_>| {
+            last_hidden[direction * state..][..state].copy_from_slice(last.hidden);
+            if !last.cell.is_empty() {
+                last_cell[direction * state..][..state].copy_from_slice(last.cell);
+            }
+        };
+        let stride = weights.len() * state;
+        // Few threads take a direction each, which is handed over once; more of them share every step.
+        if (2..2 * weights.len()).contains(&cx.threads.count()) {
             let outcome = Mutex::new(Ok(()));
-            let each = |direction: usize, memory: &mut [f32]| {
-                if let Err(error) = run.direction(direction, &weights[direction], self.cut(op, memory), None)
-                {
+            cx.threads.for_each_slice(scratch, floats, |direction, memory| {
+                let (memory, y) = self.cut(op, memory);
+                if let Err(error) = run.direction(direction, &weights[direction], memory, y, state) {
                     *outcome.lock().unwrap_or_else(PoisonError::into_inner) = Err(error);
                 }
-            };
-            // Few threads take a direction each, which hands over once; many share every step.
-            if cx.threads.count() < 2 * weights.len() {
-                cx.threads.for_each_slice(scratch, floats, each);
-            } else {
-                scratch
-                    .chunks_mut(floats)
-                    .enumerate()
-                    .for_each(|(direction, memory)| each(direction, memory));
-            }
+            });
             outcome.into_inner().unwrap_or_else(PoisonError::into_inner)?;
+            for (direction, memory) in scratch.chunks_mut(floats).enumerate() {
+                let (memory, own) = self.cut(op, memory);
+                save(direction, &memory.state);
+                for (step, own) in own.chunks_exact(state).enumerate() {
+                    y[step * stride + direction * state..][..state].copy_from_slice(own);
+                }
+            }
+            return Ok(());
         }
-        for (direction, memory) in scratch.chunks_mut(floats).enumerate() {
-            let memory = self.cut(op, memory);
-            last_hidden[direction * state..][..state].copy_from_slice(memory.state.hidden);
-            if !last_cell.is_empty() {
-                last_cell[direction * state..][..state].copy_from_slice(memory.state.cell);
-            }
-            for (step, own) in memory.y.chunks_exact(state).enumerate() {
-                y[(step * weights.len() + direction) * state..][..state].copy_from_slice(own);
-            }
+        for (direction, weights) in weights.iter().enumerate() {
+            let y = y.get_mut(direction * state..).unwrap_or_default();
+            run.direction(direction, weights, self.cut(op, &mut scratch[..floats]).0, y, stride)?;
+            save(direction, &self.cut(op, &mut scratch[..floats]).0.state);
         }
         Ok(())
     }
 }
 
 impl Run<'_> {
-    /// Runs a direction, whose last state is then in its memory; its outputs are `y`, or in memory, too.
+    /// Runs a direction, whose last state is then in its memory. The outputs of a step are `stride` floats after those of the
+    /// step before.
     fn direction(
         &self,
         direction: usize,
         weights: &Weights,
         memory: Memory<'_>,
-        y: Option<&mut [f32]>,
+        y: &mut [f32],
+        stride: usize,
     ) -> Result<(), OpError> {
-        let Memory { mut state, mut next, projected, gathered, gates, reset, y: own } = memory;
+        let Memory { mut state, mut next, projected, gathered, gates, reset } = memory;
         let Layer { steps, batch, size, hidden, width } = self.layer;
-        let y = y.unwrap_or(own);
         let first = |state: &mut [f32], given: Option<&[f32]>| match given {
             Some(given) if !state.is_empty() => {
                 state.copy_from_slice(&given[direction * batch * hidden..][..batch * hidden])
@@ -204,7 +196,7 @@ impl Run<'_> {
         first(state.hidden, self.hidden);
         first(state.cell, self.cell);
         if self.lengths.is_some() {
-            y.fill(0.0);
+            y.chunks_mut(stride).for_each(|y| y[..batch * hidden].fill(0.0));
         }
         let (rows, plain) = (steps * batch, Epilogue::default());
         self.kernels.gemm(self.x, size, rows, &weights.input, projected, width, &plain, self.threads)?;
@@ -239,7 +231,7 @@ impl Run<'_> {
                 let own = row * hidden..(row + 1) * hidden;
                 match position(row) {
                     Some(position) => {
-                        let to = (position * batch + row) * hidden;
+                        let to = position * stride + row * hidden;
                         y[to..to + hidden].copy_from_slice(&next.hidden[own]);
                     }
                     None => {
