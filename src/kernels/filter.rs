@@ -47,11 +47,12 @@ impl<'a> Filter<'a> {
         }
     }
 
-    /// Where the element of a tap, an input channel and an output channel stands, without groups.
-    pub(super) fn position(&self, conv: &Conv2d, tap: usize, channel: usize, column: usize) -> usize {
+    /// Where the first tap of an input and an output channel stands, and how far it is to the next one, without groups.
+    pub(super) fn taps_of(&self, conv: &Conv2d, channel: usize, column: usize) -> (usize, usize) {
+        let (depth, width) = (conv.in_channels, conv.out_channels);
         match self.order {
-            FilterOrder::TapsFirst => (tap * conv.depth() + channel) * conv.out_channels + column,
-            FilterOrder::OutFirst => (column * conv.depth() + channel) * conv.taps() + tap,
+            FilterOrder::TapsFirst => (channel * width + column, depth * width),
+            FilterOrder::OutFirst => ((column * depth + channel) * conv.taps(), 1),
         }
     }
 

@@ -263,8 +263,8 @@ impl Panels {
         start(panels.start)..start(panels.end).min(self.n)
     }
 
-    /// Where the element of a row and column stands in the panels of `k` rows.
-    pub(super) fn position(&self, k: usize, row: usize, column: usize) -> usize {
+    /// Where a column of panels of `k` rows begins, and how far it is from one of its rows to the next.
+    pub(super) fn column(&self, k: usize, column: usize) -> (usize, usize) {
         let vector = column / self.lanes;
         let wide = self.wider * (self.least + 1);
         let (first, own) = if vector < wide {
@@ -272,7 +272,7 @@ impl Panels {
         } else {
             (vector - (vector - wide) % self.least.max(1), self.least)
         };
-        (first * k + row * own + vector - first) * self.lanes + column % self.lanes
+        ((first * k + vector - first) * self.lanes + column % self.lanes, own * self.lanes)
     }
 
     /// Vectors of a row of a panel.

@@ -21,18 +21,17 @@ pub enum WinogradFilter<'a> {
     Panels(&'a Panels),
 }
 
+type Place<'a> = dyn Fn(usize, usize) -> (usize, usize) + Sync + 'a;
+
 impl<'a> WinogradFilter<'a> {
-    /// The bytes, and where in them the element of a tap, an input channel and an output channel stands, in floats. Fails when
-    /// there are more or fewer than those of the filter of `conv`.
-    fn elements(
-        self,
-        conv: &Conv2d,
-    ) -> Result<(&'a [u8], Box<dyn Fn(usize, usize, usize) -> usize + Sync + 'a>), KernelError> {
+    /// The bytes, and where in them the first tap of an input and an output channel stands and how far it is to the next one, in
+    /// floats. Fails when there are more or fewer bytes than those of the filter of `conv`.
+    fn elements(self, conv: &Conv2d) -> Result<(&'a [u8], Box<Place<'a>>), KernelError> {
         let conv = *conv;
         match self {
             WinogradFilter::Plain(filter) => {
                 filter.check(KERNEL, &conv, size_of::<f32>())?;
-                let at = move |tap, channel, column| filter.position(&conv, tap, channel, column);
+                let at = move |channel, column| filter.taps_of(&conv, channel, column);
                 Ok((filter.bytes, Box::new(at)))
             }
             WinogradFilter::Panels(stored) => {
@@ -47,8 +46,10 @@ impl<'a> WinogradFilter<'a> {
                 let expected = floats.map_or(usize::MAX, |floats| floats * size_of::<f32>());
                 expect_length(KERNEL, "weights", expected, bytes.len())?;
                 let panels = width.over(n);
-                let at =
-                    move |tap, channel, column| panels.position(k, tap * conv.in_channels + channel, column);
+                let at = move |channel, column| {
+                    let (start, row) = panels.column(k, column);
+                    (start + channel * row, conv.in_channels * row)
+                };
                 Ok((bytes, Box::new(at)))
             }
         }
@@ -103,7 +104,7 @@ impl PackedWinograd {
         let bias = padded_bias(kernels, n, bias)?;
         let mut packed = PackedWinograd { tile, panels, point, start, bias, k, n, width };
         let (bytes, at) = filter.elements(conv)?;
-        packed.fill(kernels, bytes.as_chunks::<4>().0, at, threads);
+        packed.fill(kernels, bytes.as_chunks::<4>().0, &at, threads);
         Ok(packed)
     }
 
@@ -113,13 +114,7 @@ impl PackedWinograd {
         weights.saturating_mul((tile.points() - conv.taps()) * size_of::<f32>())
     }
 
-    fn fill(
-        &mut self,
-        kernels: &Kernels,
-        elements: &[[u8; 4]],
-        at: impl Fn(usize, usize, usize) -> usize + Sync,
-        threads: &Threads,
-    ) {
+    fn fill(&mut self, kernels: &Kernels, elements: &[[u8; 4]], at: &Place<'_>, threads: &Threads) {
         /// Input channels that a thread does at a time.
         const TOGETHER: usize = 16;
         let PackedWinograd { k, n, point, .. } = *self;
@@ -129,16 +124,18 @@ impl PackedWinograd {
         let (parts, vectors) = (k.div_ceil(TOGETHER), n.div_ceil(lanes));
         threads.for_each(parts * vectors, |task| {
             let first = task / parts * lanes;
+            let (start, row) = panels.column(k, first);
             for channel in part(k, parts, task % parts) {
                 let mut taps = [0.0f32; 9 * MAX_LANES];
                 for (lane, column) in (first..n.min(first + lanes)).enumerate() {
-                    for tap in 0..9 {
-                        taps[tap * lanes + lane] = f32::from_le_bytes(elements[at(tap, channel, column)]);
-                    }
+                    let (start, step) = at(channel, column);
+                    let column = elements[start..].iter().step_by(step);
+                    let to = taps[lane..].iter_mut().step_by(lanes);
+                    to.zip(column.take(9)).for_each(|(to, element)| *to = f32::from_le_bytes(*element));
                 }
                 // SAFETY: a vector of a row of a panel, at every point; no two tasks have the same. Nine vectors were filled.
                 unsafe {
-                    let to = to.get().add(panels.position(k, channel, first));
+                    let to = to.get().add(start + channel * row);
                     transform(&Weights { from: taps.as_ptr(), to, point });
                 }
             }
