@@ -126,17 +126,18 @@ impl PackedWinograd {
             let first = task / parts * lanes;
             let (start, row) = panels.column(k, first);
             for channel in part(k, parts, task % parts) {
-                let mut taps = [0.0f32; 9 * MAX_LANES];
+                let mut taps = [[0.0f32; MAX_LANES]; 9];
                 for (lane, column) in (first..n.min(first + lanes)).enumerate() {
                     let (start, step) = at(channel, column);
-                    let column = elements[start..].iter().step_by(step);
-                    let to = taps[lane..].iter_mut().step_by(lanes);
-                    to.zip(column.take(9)).for_each(|(to, element)| *to = f32::from_le_bytes(*element));
+                    let window = &elements[start..=start + 8 * step];
+                    for tap in 0..9 {
+                        taps[tap][lane] = f32::from_le_bytes(window[tap * step]);
+                    }
                 }
                 // SAFETY: a vector of a row of a panel, at every point; no two tasks have the same. Nine vectors were filled.
                 unsafe {
                     let to = to.get().add(start + channel * row);
-                    transform(&Weights { from: taps.as_ptr(), to, point });
+                    transform(&Weights { from: taps.as_ptr().cast(), to, point });
                 }
             }
         });

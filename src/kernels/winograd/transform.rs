@@ -6,7 +6,7 @@
 //! about twice that of a direct convolution, a fourth of what the usual points 0, -1, 1, -2, 2 give. Those of
 //! `OUT = 2` are 0, -1, 1 and infinity, with an error below the direct one's.
 
-use crate::kernels::isa::Isa;
+use crate::kernels::isa::{Isa, MAX_LANES};
 use std::f32::consts::{FRAC_1_SQRT_2, SQRT_2};
 
 /// Lines of the largest tile of inputs.
@@ -155,7 +155,7 @@ pub(crate) unsafe fn inputs<I: Isa, F: Form>(isa: I, work: &Inputs) {
 
 /// Windows of weights for one input channel and a vector of output channels.
 pub(crate) struct Weights {
-    /// For each of nine taps a vector of output channels.
+    /// For each of nine taps a vector of output channels, [`MAX_LANES`] apart.
     pub(super) from: *const f32,
     /// The vector at the first point.
     pub(super) to: *mut f32,
@@ -172,7 +172,7 @@ pub(crate) unsafe fn weights<I: Isa, F: Form>(isa: I, work: &Weights) {
         let mut w = [isa.splat(0.0); 3];
         for line in 0..3 {
             // SAFETY: one of nine vectors.
-            w[line] = unsafe { isa.load(work.from.add((line * 3 + column) * I::LANES)) };
+            w[line] = unsafe { isa.load(work.from.add((line * 3 + column) * MAX_LANES)) };
         }
         let points = F::weights(isa, w);
         for line in 0..F::TILE {
