@@ -12,6 +12,7 @@ mod common;
 mod edit;
 mod epilogue;
 mod fold;
+mod groups;
 mod inverted_residual;
 mod layer_norm;
 mod layout;
@@ -45,6 +46,7 @@ pub(super) fn optimize(graph: Graph, machine: &Machine<'_>) -> Graph {
     let graph = clean(common::share_common(fold::fold_constants(clean(graph), machine)));
     let coded = quantized::is_quantized(&graph);
     let graph = clean(layer_norm::find_layer_norms(activations::find_activations(graph), machine));
+    let graph = groups::state_groups(graph, machine);
     let graph = clean(parts::fold_channels(graph, machine));
     let mut graph = clean(layout::sink_transposes(graph, machine));
     if coded {
