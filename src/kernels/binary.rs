@@ -81,7 +81,7 @@ impl Kernels {
         threads: &Threads,
     ) -> Result<(), KernelError> {
         plan.check("binary", [a.len(), b.len()], out.len())?;
-        plan.run(out, threads, |[i, j], piece| T::binary_row(self, op, &a[i], &b[j], piece))
+        plan.run_pairs([a, b], out, threads, |a, b, piece| T::binary_row(self, op, a, b, piece))
     }
 
     /// `out = op(a, b)` over the plan's shapes.

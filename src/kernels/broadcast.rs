@@ -6,7 +6,7 @@
 use super::error::{KernelError, expect_length, product};
 use super::map::chunk_of;
 use super::threads::Threads;
-use std::sync::Mutex;
+use std::sync::{Mutex, PoisonError};
 
 /// Broadcasting of two operands.
 pub type BroadcastPlan = Broadcast<2>;
@@ -36,6 +36,45 @@ impl BroadcastPlan {
         Broadcast::of([a, b])
     }
 }
+
+impl BroadcastPlan {
+    /// [`Broadcast::run`] for operands `a` and `b`. Where one of them is a short row that meets every row of the other, several
+    /// rows go at once.
+    pub(super) fn run_pairs<T: Copy + Send + Sync>(
+        &self,
+        [a, b]: [&[T]; 2],
+        out: &mut [T],
+        threads: &Threads,
+        row: impl Fn(&[T], &[T], &mut [T]) -> Result<(), KernelError> + Sync,
+    ) -> Result<(), KernelError> {
+        let Some(short) = self.short_row() else {
+            return self.run(out, threads, |[i, j], piece| row(&a[i], &b[j], piece));
+        };
+        let (few, many) = if short == 0 { (a, b) } else { (b, a) };
+        let mut rows = [few[0]; SHORT];
+        let length = SHORT / few.len() * few.len();
+        rows.chunks_exact_mut(few.len()).for_each(|row| row.copy_from_slice(few));
+        let chunk = chunk_of(out.len(), threads).next_multiple_of(length);
+        in_pieces(out, chunk, threads, |start, piece| {
+            let pairs = piece.chunks_mut(length).zip(many[start..].chunks(length));
+            pairs.into_iter().try_for_each(|(piece, many)| {
+                let few = &rows[..piece.len()];
+                if short == 0 { row(few, many, piece) } else { row(many, few, piece) }
+            })
+        })
+    }
+
+    /// The operand that is one short row and meets every row of the other one.
+    fn short_row(&self) -> Option<usize> {
+        let [outer, inner] = self.dims.as_slice() else { return None };
+        let short = outer.strides.iter().position(|&stride| stride == 0)?;
+        let whole = outer.strides[1 - short] == inner.size && inner.strides == [1, 1];
+        (whole && (2..=SHORT / 2).contains(&inner.size)).then_some(short)
+    }
+}
+
+/// Elements of rows that go at once.
+const SHORT: usize = 512;
 
 impl SelectPlan {
     /// The plan for a condition and two operands, or [`KernelError::Broadcast`].
@@ -104,18 +143,8 @@ impl<const N: usize> Broadcast<N> {
         threads: &Threads,
         row: impl Fn([std::ops::Range<usize>; N], &mut [T]) -> Result<(), KernelError> + Sync,
     ) -> Result<(), KernelError> {
-        let failure = Mutex::new(None);
         let chunk = chunk_of(out.len(), threads);
-        threads.for_each_slice(out, chunk, |index, piece| {
-            if let Err(error) = self.run_from(index * chunk, piece, &row) {
-                let mut failure = failure.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-                failure.get_or_insert(error);
-            }
-        });
-        match failure.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner) {
-            Some(error) => Err(error),
-            None => Ok(()),
-        }
+        in_pieces(out, chunk, threads, |start, piece| self.run_from(start, piece, &row))
     }
 
     /// The rows of the output from element `start` on.
@@ -162,6 +191,23 @@ impl<const N: usize> Broadcast<N> {
         }
         Ok(())
     }
+}
+
+/// Cuts `out` into pieces of `chunk` elements and calls `work(start, piece)` for each, on the pool's threads; one of the errors,
+/// if there are any.
+fn in_pieces<T: Send>(
+    out: &mut [T],
+    chunk: usize,
+    threads: &Threads,
+    work: impl Fn(usize, &mut [T]) -> Result<(), KernelError> + Sync,
+) -> Result<(), KernelError> {
+    let failure = Mutex::new(None);
+    threads.for_each_slice(out, chunk, |index, piece| {
+        if let Err(error) = work(index * chunk, piece) {
+            failure.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(error);
+        }
+    });
+    failure.into_inner().unwrap_or_else(PoisonError::into_inner).map_or(Ok(()), Err)
 }
 
 /// The dimensions of `shape` that are not 1, neighbours joined where every operand walks through both or
@@ -244,6 +290,39 @@ mod tests {
             .unwrap();
             for (index, &found) in out.iter().enumerate() {
                 assert_eq!(found, [a, b].map(|shape| naive(plan.out_shape(), shape, index)));
+            }
+        }
+    }
+
+    /// Short rows that meet many, among them such that do not fill the last piece.
+    #[test]
+    fn short_rows_go_several_at_once() {
+        let cases: [(&[usize], &[usize]); 8] = [
+            (&[50, 50, 3], &[3]),
+            (&[3], &[700, 3]),
+            (&[7001, 2], &[1, 2]),
+            (&[300, 256], &[256]),
+            (&[300, 257], &[257]),
+            (&[1, 5], &[5]),
+            (&[40, 30, 4], &[40, 1, 4]),
+            (&[2, 2], &[2, 1]),
+        ];
+        for (a_shape, b_shape) in cases {
+            let plan = BroadcastPlan::new(a_shape, b_shape).unwrap();
+            let numbers = |shape: &[usize]| (0..shape.iter().product()).collect::<Vec<usize>>();
+            let (a, b) = (numbers(a_shape), numbers(b_shape));
+            let mut out = vec![usize::MAX; plan.length()];
+            plan.run_pairs([&a, &b], &mut out, &Threads::new(2), |a, b, piece| {
+                for (index, to) in piece.iter_mut().enumerate() {
+                    let at = |row: &[usize]| if row.len() == 1 { row[0] } else { row[index] };
+                    *to = at(a) * 1_000_000 + at(b);
+                }
+                Ok(())
+            })
+            .unwrap();
+            for (index, &found) in out.iter().enumerate() {
+                let [a, b] = [a_shape, b_shape].map(|shape| naive(plan.out_shape(), shape, index));
+                assert_eq!(found, a * 1_000_000 + b, "{a_shape:?} {b_shape:?}");
             }
         }
     }
