@@ -24,6 +24,6 @@ run() {
         --test "$test" -- --test-threads=1 "$@"
 }
 [ $# -gt 0 ] || set -- kernels::threads kernels::conv kernels::gemm kernels::product kernels::depthwise \
-    kernels::attention kernels::quantise kernels::pool
+    kernels::attention kernels::quantise kernels::pool kernels::winograd kernels::broadcast
 run kernels "$@"
 run models
