@@ -1,8 +1,9 @@
 //! Steps of recurrent layers: the products of the state with its weights, and the state that follows from them.
 //!
 //! Of as many units as a vector has lanes, the columns of all gates stand side by side in a panel: what the next state of
-//! these units is made of is a few sums in registers. The state is read by all threads, so the next one is written elsewhere. Nothing is fetched ahead: in every step but the first, the weights come from the second-level cache as
-//! fast as it gives them, and each instruction that asks for them once more takes a place in its queue.
+//! these units is made of is a few sums in registers. The state is read by all threads, so the next one is written elsewhere.
+//! Nothing is fetched ahead: in every step but the first, the weights come from the second-level cache as fast as it gives
+//! them, and each instruction that asks for them once more takes a place in its queue.
 
 use super::aligned::AlignedFloats;
 use super::error::{KernelError, expect_length, product};
