@@ -207,7 +207,7 @@ pub(super) unsafe fn quantise<I: Isa>(isa: I, scale: Scale, x: *const f32, out: 
         // SAFETY: `count` elements remain at `index`.
         unsafe {
             let from = x.add(index);
-            let value = if count == I::LANES { isa.load(from) } else { isa.load_partial(from, count) };
+            let value = isa.load_up_to(from, count);
             let exact = isa.div(value, divisor);
             // NaN becomes the lower bound. Bounds are whole, so that rounding may come after them.
             let bounded = isa.select(isa.less_equal(exact, exact), exact, isa.splat(low));
@@ -232,11 +232,7 @@ pub(super) unsafe fn dequantise<I: Isa>(isa: I, scale: Scale, x: *const u8, out:
         unsafe {
             let value = isa.sub_int(isa.xor(isa.load_bytes(x.add(index), count), flip), zero);
             let value = isa.mul(isa.int_to_float(value), factor);
-            if count == I::LANES {
-                isa.store(out.add(index), value);
-            } else {
-                isa.store_partial(out.add(index), value, count);
-            }
+            isa.store_up_to(out.add(index), value, count);
         }
         index += I::LANES;
     }

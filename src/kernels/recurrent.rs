@@ -378,26 +378,26 @@ unsafe fn finish<I: Isa, const V: usize>(
         match (work.finish, V) {
             (Finish::Lstm, 4) => {
                 for gate in 0..V {
-                    sums[gate] = isa.add(sums[gate], load(isa, inputs.add(gate * units), count));
+                    sums[gate] = isa.add(sums[gate], isa.load_up_to(inputs.add(gate * units), count));
                 }
                 let new = isa.mul(sigmoid(isa, sums[0]), math::tanh(isa, sums[3]));
                 let kept = sigmoid(isa, sums[2]);
-                let state = isa.mul_add(kept, load(isa, work.cell.add(at), count), new);
-                store(isa, work.next_cell.add(at), state, count);
+                let state = isa.mul_add(kept, isa.load_up_to(work.cell.add(at), count), new);
+                isa.store_up_to(work.next_cell.add(at), state, count);
                 let shown = sigmoid(isa, sums[1]);
-                store(isa, out, isa.mul(shown, math::tanh(isa, state)), count);
+                isa.store_up_to(out, isa.mul(shown, math::tanh(isa, state)), count);
             }
             (Finish::Gru, 3) => {
-                let update = sigmoid(isa, isa.add(sums[0], load(isa, inputs, count)));
-                let reset = sigmoid(isa, isa.add(sums[1], load(isa, inputs.add(units), count)));
-                let input = load(isa, inputs.add(2 * units), count);
+                let update = sigmoid(isa, isa.add(sums[0], isa.load_up_to(inputs, count)));
+                let reset = sigmoid(isa, isa.add(sums[1], isa.load_up_to(inputs.add(units), count)));
+                let input = isa.load_up_to(inputs.add(2 * units), count);
                 let new = math::tanh(isa, isa.mul_add(reset, sums[2], input));
-                let old = load(isa, work.state.add(at), count);
-                store(isa, out, isa.mul_add(update, isa.sub(old, new), new), count);
+                let old = isa.load_up_to(work.state.add(at), count);
+                isa.store_up_to(out, isa.mul_add(update, isa.sub(old, new), new), count);
             }
             _ => {
                 for gate in 0..V {
-                    store(isa, out.add(gate * units), sums[gate], count);
+                    isa.store_up_to(out.add(gate * units), sums[gate], count);
                 }
             }
         }
@@ -407,22 +407,6 @@ unsafe fn finish<I: Isa, const V: usize>(
 #[inline(always)]
 fn sigmoid<I: Isa>(isa: I, x: I::F32) -> I::F32 {
     math::times_sigmoid(isa, isa.splat(1.0), x)
-}
-
-/// # Safety
-/// `count <= LANES` floats must be readable.
-#[inline(always)]
-unsafe fn load<I: Isa>(isa: I, from: *const f32, count: usize) -> I::F32 {
-    // SAFETY: as the caller vouches.
-    unsafe { if count == I::LANES { isa.load(from) } else { isa.load_partial(from, count) } }
-}
-
-/// # Safety
-/// `count <= LANES` floats must be writable.
-#[inline(always)]
-unsafe fn store<I: Isa>(isa: I, to: *mut f32, value: I::F32, count: usize) {
-    // SAFETY: as the caller vouches.
-    unsafe { if count == I::LANES { isa.store(to, value) } else { isa.store_partial(to, value, count) } }
 }
 
 #[cfg(test)]

@@ -194,7 +194,7 @@ impl Load {
     #[inline(always)]
     unsafe fn load<I: Isa>(self, isa: I, from: *const f32) -> I::F32 {
         // SAFETY: as the caller vouches for `count`.
-        unsafe { if self.count == I::LANES { isa.load(from) } else { isa.load_partial(from, self.count) } }
+        unsafe { isa.load_up_to(from, self.count) }
     }
 }
 

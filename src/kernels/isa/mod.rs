@@ -84,6 +84,27 @@ pub(crate) unsafe trait Isa: Copy {
     /// `to` must be writable for `count` floats.
     unsafe fn store_partial(self, to: *mut f32, value: Self::F32, count: usize);
 
+    /// [`Isa::load`] where `count` is `LANES`, else [`Isa::load_partial`].
+    ///
+    /// # Safety
+    /// `from` must be readable for `count <= LANES` floats.
+    #[inline(always)]
+    unsafe fn load_up_to(self, from: *const f32, count: usize) -> Self::F32 {
+        // SAFETY: as the caller vouches.
+        unsafe { if count == Self::LANES { self.load(from) } else { self.load_partial(from, count) } }
+    }
+    /// [`Isa::store`] where `count` is `LANES`, else [`Isa::store_partial`].
+    ///
+    /// # Safety
+    /// `to` must be writable for `count <= LANES` floats.
+    #[inline(always)]
+    unsafe fn store_up_to(self, to: *mut f32, value: Self::F32, count: usize) {
+        // SAFETY: as the caller vouches.
+        unsafe {
+            if count == Self::LANES { self.store(to, value) } else { self.store_partial(to, value, count) }
+        }
+    }
+
     /// `value` in every lane.
     fn splat(self, value: f32) -> Self::F32;
     /// `a + b`

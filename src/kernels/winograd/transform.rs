@@ -132,7 +132,7 @@ pub(crate) unsafe fn inputs<I: Isa, F: Form>(isa: I, work: &Inputs) {
             for line in 0..F::TILE {
                 // SAFETY: within the tile; `count` channels remain.
                 x[line] = unsafe {
-                    load(isa, work.from.add(line * work.line + column * work.channels + channel), count)
+                    isa.load_up_to(work.from.add(line * work.line + column * work.channels + channel), count)
                 };
             }
             let points = F::inputs(isa, x);
@@ -146,7 +146,7 @@ pub(crate) unsafe fn inputs<I: Isa, F: Form>(isa: I, work: &Inputs) {
                 // SAFETY: one of the points; `count` channels remain.
                 unsafe {
                     let to = work.to.add((line * F::TILE + column) * work.channels + channel);
-                    store(isa, to, points[column], count);
+                    isa.store_up_to(to, points[column], count);
                 }
             }
         }
@@ -220,7 +220,7 @@ pub(crate) unsafe fn outputs<I: Isa, F: Form>(isa: I, work: &Outputs) {
             for line in 0..F::TILE {
                 // SAFETY: one of the points; `count` channels remain.
                 p[line] = unsafe {
-                    load(isa, work.from.add((line * F::TILE + column) * work.channels + channel), count)
+                    isa.load_up_to(work.from.add((line * F::TILE + column) * work.channels + channel), count)
                 };
             }
             let sums = F::outputs(isa, p);
@@ -245,28 +245,12 @@ pub(crate) unsafe fn outputs<I: Isa, F: Form>(isa: I, work: &Outputs) {
                 // SAFETY: part of the image; `count` channels remain.
                 unsafe {
                     if !work.residual.is_null() {
-                        sum = isa.add(sum, load(isa, work.residual.add(at), count));
+                        sum = isa.add(sum, isa.load_up_to(work.residual.add(at), count));
                     }
                     let bounded = crate::kernels::math::clamp(isa, sum, work.min, work.max);
-                    store(isa, work.to.add(at), bounded, count);
+                    isa.store_up_to(work.to.add(at), bounded, count);
                 }
             }
         }
     }
-}
-
-/// # Safety
-/// `count <= LANES` floats must be readable.
-#[inline(always)]
-unsafe fn load<I: Isa>(isa: I, from: *const f32, count: usize) -> I::F32 {
-    // SAFETY: as the caller vouches.
-    unsafe { if count == I::LANES { isa.load(from) } else { isa.load_partial(from, count) } }
-}
-
-/// # Safety
-/// `count <= LANES` floats must be writable.
-#[inline(always)]
-unsafe fn store<I: Isa>(isa: I, to: *mut f32, value: I::F32, count: usize) {
-    // SAFETY: as the caller vouches.
-    unsafe { if count == I::LANES { isa.store(to, value) } else { isa.store_partial(to, value, count) } }
 }
