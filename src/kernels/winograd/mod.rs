@@ -72,9 +72,10 @@ impl WinogradTile {
         let pixels = conv.batch.checked_mul(conv.out_height)?.checked_mul(conv.out_width)?;
         let weights = conv.in_channels.checked_mul(conv.out_channels)?;
         let direct = pixels.checked_mul(9)?.checked_mul(weights)?;
+        let channels = conv.in_channels.checked_add(conv.out_channels)?;
         let cost = |tile: WinogradTile| {
             let tiles = tile.count(conv)?;
-            let elements = tiles.checked_mul(conv.in_channels + conv.out_channels)?;
+            let elements = tiles.checked_mul(channels)?;
             let work = tiles.checked_mul(weights)?.checked_add(elements.checked_mul(ELEMENT)?)?;
             work.checked_add(weights.checked_mul(WEIGHT)?)?.checked_mul(tile.points())
         };
@@ -461,6 +462,8 @@ mod tests {
         assert_eq!(WinogradTile::of(&Conv2d { dilation: [1, 2], ..base }), None);
         assert_eq!(WinogradTile::of(&Conv2d { groups: 2, ..base }), None);
         assert_eq!(WinogradTile::of(&Conv2d { batch: usize::MAX / 2, ..base }), None);
+        let endless = Conv2d { batch: 0, in_channels: usize::MAX, out_channels: usize::MAX, ..base };
+        assert_eq!(WinogradTile::of(&endless), None);
     }
 
     #[test]
