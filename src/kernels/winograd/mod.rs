@@ -418,7 +418,7 @@ mod tests {
 
     #[test]
     fn filters_in_any_order_give_the_same() {
-        let conv = same_conv(1, [4, 4], [5, 75], [3, 3]);
+        let conv = same_conv(1, [4, 4], [37, 75], [3, 3]);
         let weights = random(conv.weight_elements().unwrap(), 5);
         let (depth, width) = (conv.in_channels, conv.out_channels);
         let mut turned = vec![0.0; weights.len()];

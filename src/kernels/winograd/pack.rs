@@ -4,13 +4,14 @@ use super::{KERNEL, Weights, WinogradTile, apart, is_possible};
 use crate::kernels::aligned::AlignedFloats;
 use crate::kernels::conv::Conv2d;
 use crate::kernels::error::{KernelError, expect_length, product as size_of_product};
-use crate::kernels::filter::Filter;
+use crate::kernels::filter::{Filter, FilterOrder};
 use crate::kernels::isa::MAX_LANES;
 use crate::kernels::pack::{PackedView, PanelWidth, packed_len, padded_bias};
 use crate::kernels::product::part;
 use crate::kernels::table::Kernels;
 use crate::kernels::threads::{SendPtr, Threads};
 use crate::tensor::computed::Panels;
+use std::ops::Range;
 
 /// A filter as it is stored.
 #[derive(Clone, Copy)]
@@ -21,18 +22,27 @@ pub enum WinogradFilter<'a> {
     Panels(&'a Panels),
 }
 
-type Place<'a> = dyn Fn(usize, usize) -> (usize, usize) + Sync + 'a;
+/// The elements of a filter.
+struct Elements<'a> {
+    floats: &'a [[u8; 4]],
+    /// For an input and an output channel, where the first tap stands and how far it is to the next one.
+    taps_of: Box<dyn Fn(usize, usize) -> (usize, usize) + Sync + 'a>,
+    /// Taps are neighbours, and so are the input channels of an output channel.
+    by_output: bool,
+}
 
 impl<'a> WinogradFilter<'a> {
-    /// The bytes, and where in them the first tap of an input and an output channel stands and how far it is to the next one, in
-    /// floats. Fails when there are more or fewer bytes than those of the filter of `conv`.
-    fn elements(self, conv: &Conv2d) -> Result<(&'a [u8], Box<Place<'a>>), KernelError> {
+    /// Fails when there are more or fewer elements than those of the filter of `conv`.
+    fn elements(self, conv: &Conv2d) -> Result<Elements<'a>, KernelError> {
         let conv = *conv;
         match self {
             WinogradFilter::Plain(filter) => {
                 filter.check(KERNEL, &conv, size_of::<f32>())?;
-                let at = move |channel, column| filter.taps_of(&conv, channel, column);
-                Ok((filter.bytes, Box::new(at)))
+                Ok(Elements {
+                    floats: filter.bytes.as_chunks().0,
+                    taps_of: Box::new(move |channel, column| filter.taps_of(&conv, channel, column)),
+                    by_output: filter.order == FilterOrder::OutFirst,
+                })
             }
             WinogradFilter::Panels(stored) => {
                 let (k, n, width) = (stored.k, stored.n, PanelWidth::of_stored(stored));
@@ -46,15 +56,55 @@ impl<'a> WinogradFilter<'a> {
                 let expected = floats.map_or(usize::MAX, |floats| floats * size_of::<f32>());
                 expect_length(KERNEL, "weights", expected, bytes.len())?;
                 let panels = width.over(n);
-                let at = move |channel, column| {
+                let taps_of = move |channel, column| {
                     let (start, row) = panels.column(k, column);
                     (start + channel * row, conv.in_channels * row)
                 };
-                Ok((bytes, Box::new(at)))
+                Ok(Elements { floats: bytes.as_chunks().0, taps_of: Box::new(taps_of), by_output: false })
             }
         }
     }
 }
+
+impl Elements<'_> {
+    /// Windows of some input channels, [`TOGETHER`] at most, for the output channels `columns`: nine vectors for each.
+    fn windows(
+        &self,
+        kernels: &Kernels,
+        channels: Range<usize>,
+        columns: Range<usize>,
+    ) -> [[f32; MAX_LANES]; 9 * TOGETHER] {
+        let mut windows = [[0.0f32; MAX_LANES]; 9 * TOGETHER];
+        if self.by_output {
+            let (first, _) = (self.taps_of)(channels.start, columns.start);
+            let (next, _) = (self.taps_of)(channels.start, columns.start + 1);
+            let (stride, length) = (next - first, channels.len() * 9);
+            let rows = &self.floats[first..first + (columns.len() - 1) * stride + length];
+            let to = windows.as_flattened_mut();
+            assert!(length * MAX_LANES <= to.len() && columns.len() <= MAX_LANES, "the windows have room");
+            // SAFETY: `rows` reaches from the first to the last of the rows, and every element of one has a row in `to`. Any
+            // four bytes are a float, and no alignment is asked for.
+            unsafe {
+                let from = rows.as_ptr().cast();
+                (kernels.turn)(from, stride, columns.len(), length, to.as_mut_ptr(), MAX_LANES);
+            }
+            return windows;
+        }
+        for (channel, window) in channels.zip(windows.as_chunks_mut::<9>().0) {
+            for (lane, column) in columns.clone().enumerate() {
+                let (start, step) = (self.taps_of)(channel, column);
+                let taps = &self.floats[start..=start + 8 * step];
+                for tap in 0..9 {
+                    window[tap][lane] = f32::from_le_bytes(taps[tap * step]);
+                }
+            }
+        }
+        windows
+    }
+}
+
+/// Input channels that a thread does at a time.
+const TOGETHER: usize = 16;
 
 /// What sums at a point begin with. Products of values that an activation left all but zero would be denormal, and adding such
 /// ones to zero is slow; added to this they are nothing.
@@ -95,6 +145,7 @@ impl PackedWinograd {
         if let Some(bias) = bias {
             expect_length(KERNEL, "bias", conv.out_channels, bias.len())?;
         }
+        let elements = filter.elements(conv)?;
         let (k, n) = (conv.in_channels, conv.out_channels);
         let point = apart(packed_len(kernels, k, n)?);
         let panels = AlignedFloats::zeroed(size_of_product(KERNEL, "weights", &[point, tile.points()])?);
@@ -103,8 +154,7 @@ impl PackedWinograd {
         start.as_mut_slice().fill(START);
         let bias = padded_bias(kernels, n, bias)?;
         let mut packed = PackedWinograd { tile, panels, point, start, bias, k, n, width };
-        let (bytes, at) = filter.elements(conv)?;
-        packed.fill(kernels, bytes.as_chunks::<4>().0, &at, threads);
+        packed.fill(kernels, &elements, threads);
         Ok(packed)
     }
 
@@ -114,30 +164,22 @@ impl PackedWinograd {
         weights.saturating_mul((tile.points() - conv.taps()) * size_of::<f32>())
     }
 
-    fn fill(&mut self, kernels: &Kernels, elements: &[[u8; 4]], at: &Place<'_>, threads: &Threads) {
-        /// Input channels that a thread does at a time.
-        const TOGETHER: usize = 16;
+    fn fill(&mut self, kernels: &Kernels, elements: &Elements<'_>, threads: &Threads) {
         let PackedWinograd { k, n, point, .. } = *self;
         let (panels, lanes) = (self.width.over(n), kernels.lanes);
         let transform = kernels.winograd_weights[self.tile.index()];
         let to = SendPtr(self.panels.as_mut_slice().as_mut_ptr());
         let (parts, vectors) = (k.div_ceil(TOGETHER), n.div_ceil(lanes));
         threads.for_each(parts * vectors, |task| {
-            let first = task / parts * lanes;
-            let (start, row) = panels.column(k, first);
-            for channel in part(k, parts, task % parts) {
-                let mut taps = [[0.0f32; MAX_LANES]; 9];
-                for (lane, column) in (first..n.min(first + lanes)).enumerate() {
-                    let (start, step) = at(channel, column);
-                    let window = &elements[start..=start + 8 * step];
-                    for tap in 0..9 {
-                        taps[tap][lane] = f32::from_le_bytes(window[tap * step]);
-                    }
-                }
-                // SAFETY: a vector of a row of a panel, at every point; no two tasks have the same. Nine vectors were filled.
+            let columns = task / parts * lanes..n.min((task / parts + 1) * lanes);
+            let (start, row) = panels.column(k, columns.start);
+            let channels = part(k, parts, task % parts);
+            let windows = elements.windows(kernels, channels.clone(), columns);
+            for (channel, window) in channels.zip(windows.as_chunks::<9>().0) {
+                // SAFETY: a vector of a row of a panel, at every point; no two tasks have the same. A window is nine vectors.
                 unsafe {
                     let to = to.get().add(start + channel * row);
-                    transform(&Weights { from: taps.as_ptr().cast(), to, point });
+                    transform(&Weights { from: window.as_ptr().cast(), to, point });
                 }
             }
         });
