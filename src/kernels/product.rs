@@ -513,7 +513,8 @@ unsafe fn tile_of<I: Isa, const R: usize, const V: usize, const U: usize>(isa: I
 }
 
 /// Adds the products of `depth` rows of weights, the first of which is at `weights`, with as many floats of every row. `fetch`
-/// is told of each of these steps, or of four, before they are made, with the weights that they take. Returns what comes after the weights.
+/// is told of each of these steps, or of four, before they are made, with the weights that they take. Returns what comes after
+/// the weights.
 ///
 /// # Safety
 /// There must be `depth` floats behind each pointer and as many rows of V vectors of weights.

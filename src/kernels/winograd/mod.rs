@@ -15,7 +15,7 @@ pub(super) use transform::{Four, Inputs, Outputs, Two, Weights, inputs, outputs,
 
 use super::conv::Conv2d;
 use super::error::{KernelError, expect_length, product as size_of_product};
-use super::gemm::{Plain, check_packed};
+use super::gemm::Plain;
 use super::product::{Epilogue, Output, part, product};
 use super::table::Kernels;
 use super::threads::{SendPtr, Threads};
@@ -216,7 +216,6 @@ impl Kernels {
         if out.is_empty() {
             return Ok(());
         }
-        check_packed(self, KERNEL, packed.point(0))?;
         let run = Run {
             kernels: self,
             plan,

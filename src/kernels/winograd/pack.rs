@@ -211,10 +211,4 @@ impl PackedWinograd {
     pub(super) fn bias(&self) -> *const f32 {
         self.bias.as_ref().map_or(std::ptr::null(), |bias| bias.as_slice().as_ptr())
     }
-
-    /// Bytes of memory held.
-    pub fn bytes(&self) -> usize {
-        (self.panels.len() + self.start.len() + self.bias.as_ref().map_or(0, AlignedFloats::len))
-            * size_of::<f32>()
-    }
 }
