@@ -633,38 +633,20 @@ impl Rows<f32> for Nothing {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::kernels::map::Unary;
     use crate::kernels::table::available;
-    use crate::kernels::testing::{assert_close, naive_conv as naive, random, same_conv as same};
+    use crate::kernels::testing::{ConvCase, assert_close, same_conv as same};
 
     fn check(conv: Conv2d) {
-        let x = random(conv.in_elements().unwrap(), 1);
-        let weights = random(conv.weight_elements().unwrap(), 2);
-        let bias = random(conv.out_channels, 3);
-        let residual = random(conv.out_elements().unwrap(), 4);
-        let plain = naive(&conv, &x, &weights, &bias);
-        let fused: Vec<f64> = plain
-            .iter()
-            .zip(&residual)
-            .map(|(&sum, &r)| Unary::Silu.apply_f64((sum + f64::from(r)).clamp(-0.5, 1.5)))
-            .collect();
+        let case = ConvCase::of(&conv);
         for kernels in available() {
             for threads in [Threads::single(), Threads::new(2)] {
-                let packed = PackedConv::pack(kernels, &conv, &weights, Some(&bias)).unwrap();
+                let packed = PackedConv::pack(kernels, &conv, &case.weights, Some(&case.bias)).unwrap();
                 let plan = ConvPlan::new(&conv, &packed).unwrap();
-                let mut out = vec![f32::NAN; plain.len()];
-                kernels.conv2d(&plan, &packed, &x, &mut out, &Epilogue::default(), &threads).unwrap();
-                assert_close(&out, &plain, 1e-5);
-                let epilogue = Epilogue {
-                    min: -0.5,
-                    max: 1.5,
-                    residual: Some(&residual),
-                    activation: Some(Unary::Silu),
-                };
-                kernels.conv2d(&plan, &packed, &x, &mut out, &epilogue, &threads).unwrap();
-                // The bounds cut the scale that the rounding errors come from.
-                let scale = plain.iter().fold(1.0f64, |scale, x| scale.max(x.abs()));
-                assert_close(&out, &fused, 1e-5 * scale);
+                let mut out = vec![f32::NAN; case.plain.len()];
+                kernels.conv2d(&plan, &packed, &case.x, &mut out, &Epilogue::default(), &threads).unwrap();
+                assert_close(&out, &case.plain, 1e-5);
+                kernels.conv2d(&plan, &packed, &case.x, &mut out, &case.epilogue(), &threads).unwrap();
+                assert_close(&out, &case.fused, 1e-5 * case.scale);
             }
         }
     }

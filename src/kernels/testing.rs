@@ -1,6 +1,8 @@
 //! What the tests of this floor share: repeatable numbers, a comparison that is relative to scale, convolutions.
 
 use super::conv::Conv2d;
+use super::map::Unary;
+use super::product::Epilogue;
 
 /// `length` numbers in -1..1, the same for the same `seed`.
 pub(super) fn random(length: usize, seed: u64) -> Vec<f32> {
@@ -28,7 +30,7 @@ pub(super) fn assert_close(actual: &[f32], expected: &[f64], tolerance: f64) {
 }
 
 /// A convolution, sum by sum.
-pub(super) fn naive_conv(conv: &Conv2d, x: &[f32], weights: &[f32], bias: &[f32]) -> Vec<f64> {
+fn naive_conv(conv: &Conv2d, x: &[f32], weights: &[f32], bias: &[f32]) -> Vec<f64> {
     let mut out = Vec::new();
     let (depth, per_group) = (conv.in_channels / conv.groups, conv.out_channels / conv.groups);
     for b in 0..conv.batch {
@@ -81,5 +83,37 @@ pub(super) fn same_conv(batch: usize, size: [usize; 2], channels: [usize; 2], ke
         pad_top: kernel[0] / 2,
         pad_left: kernel[1] / 2,
         groups: 1,
+    }
+}
+
+/// A convolution of random numbers, and what must come of it.
+pub(super) struct ConvCase {
+    pub(super) x: Vec<f32>,
+    pub(super) weights: Vec<f32>,
+    pub(super) bias: Vec<f32>,
+    residual: Vec<f32>,
+    pub(super) plain: Vec<f64>,
+    /// With [`ConvCase::epilogue`].
+    pub(super) fused: Vec<f64>,
+    /// The largest magnitude of `plain`, at least 1: bounds cut the scale that the rounding errors of `fused` come from.
+    pub(super) scale: f64,
+}
+
+impl ConvCase {
+    pub(super) fn of(conv: &Conv2d) -> ConvCase {
+        let x = random(conv.in_elements().unwrap(), 1);
+        let weights = random(conv.weight_elements().unwrap(), 2);
+        let bias = random(conv.out_channels, 3);
+        let residual = random(conv.out_elements().unwrap(), 4);
+        let plain = naive_conv(conv, &x, &weights, &bias);
+        let activated =
+            |(&sum, &r): (&f64, &f32)| Unary::Silu.apply_f64((sum + f64::from(r)).clamp(-0.5, 1.5));
+        let fused = plain.iter().zip(&residual).map(activated).collect();
+        let scale = plain.iter().fold(1.0f64, |scale, x| scale.max(x.abs()));
+        ConvCase { x, weights, bias, residual, plain, fused, scale }
+    }
+
+    pub(super) fn epilogue(&self) -> Epilogue<'_> {
+        Epilogue { min: -0.5, max: 1.5, residual: Some(&self.residual), activation: Some(Unary::Silu) }
     }
 }

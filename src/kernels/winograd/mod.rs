@@ -355,40 +355,30 @@ impl Run<'_> {
 mod tests {
     use super::*;
     use crate::kernels::filter::{Filter, FilterOrder};
-    use crate::kernels::map::Unary;
     use crate::kernels::table::available;
-    use crate::kernels::testing::{assert_close, naive_conv, random, same_conv};
+    use crate::kernels::testing::{ConvCase, assert_close, random, same_conv};
     use crate::kernels::{PANEL_WIDTHS, PanelWidth};
     use crate::tensor::{AlignedVec, buffer::bytes_of, computed::Panels};
 
     fn check(conv: Conv2d) {
-        let x = random(conv.in_elements().unwrap(), 1);
-        let weights = random(conv.weight_elements().unwrap(), 2);
-        let bias = random(conv.out_channels, 3);
-        let residual = random(conv.out_elements().unwrap(), 4);
-        let plain = naive_conv(&conv, &x, &weights, &bias);
-        let activated =
-            |(&sum, &r): (&f64, &f32)| Unary::Silu.apply_f64((sum + f64::from(r)).clamp(-0.5, 1.5));
-        let fused: Vec<f64> = plain.iter().zip(&residual).map(activated).collect();
-        let scale = plain.iter().fold(1.0f64, |scale, x| scale.max(x.abs()));
-        let epilogue =
-            Epilogue { min: -0.5, max: 1.5, residual: Some(&residual), activation: Some(Unary::Silu) };
+        let case = ConvCase::of(&conv);
         for kernels in available() {
             for (tile, tolerance) in [(WinogradTile::Two, 2e-6), (WinogradTile::Four, 4e-6)] {
                 for threads in [Threads::single(), Threads::new(3)] {
-                    let filter = WinogradFilter::Plain(Filter::taps_first(&weights));
-                    let packed =
-                        PackedWinograd::pack(kernels, &conv, tile, filter, Some(&bias), &threads).unwrap();
+                    let filter = WinogradFilter::Plain(Filter::taps_first(&case.weights));
+                    let bias = Some(case.bias.as_slice());
+                    let packed = PackedWinograd::pack(kernels, &conv, tile, filter, bias, &threads).unwrap();
                     let plan = WinogradPlan::new(&conv, tile, threads.count()).unwrap();
                     let mut scratch = vec![f32::NAN; plan.scratch()];
-                    let mut out = vec![f32::NAN; plain.len()];
+                    let mut out = vec![f32::NAN; case.plain.len()];
                     let mut run = |epilogue: &Epilogue<'_>, out: &mut [f32]| {
-                        kernels.winograd(&plan, &packed, &x, out, &mut scratch, epilogue, &threads).unwrap();
+                        let x = &case.x;
+                        kernels.winograd(&plan, &packed, x, out, &mut scratch, epilogue, &threads).unwrap();
                     };
                     run(&Epilogue::default(), &mut out);
-                    assert_close(&out, &plain, tolerance);
-                    run(&epilogue, &mut out);
-                    assert_close(&out, &fused, tolerance * scale);
+                    assert_close(&out, &case.plain, tolerance);
+                    run(&case.epilogue(), &mut out);
+                    assert_close(&out, &case.fused, tolerance * case.scale);
                 }
             }
         }
