@@ -79,9 +79,12 @@ impl WinogradTile {
             let work = tiles.checked_mul(weights)?.checked_add(elements.checked_mul(ELEMENT)?)?;
             work.checked_add(weights.checked_mul(WEIGHT)?)?.checked_mul(tile.points())
         };
-        let best =
-            [WinogradTile::Four, WinogradTile::Two].into_iter().filter_map(|tile| Some((cost(tile)?, tile)));
-        best.min_by_key(|&(cost, _)| cost).filter(|&(cost, _)| cost < direct).map(|(_, tile)| tile)
+        let (small, large) = (cost(WinogradTile::Two)?, cost(WinogradTile::Four)?);
+        let best = match large.checked_mul(WORTH)? / WORTH_OF <= small {
+            true => (large, WinogradTile::Four),
+            false => (small, WinogradTile::Two),
+        };
+        Some(best).filter(|&(cost, _)| cost < direct).map(|(_, tile)| tile)
     }
 
     /// Tiles of all images.
@@ -97,6 +100,10 @@ const LEAST_CHANNELS: usize = 24;
 const ELEMENT: usize = 8;
 /// What it costs to fetch a transformed weight, in multiplications.
 const WEIGHT: usize = 16;
+/// How much cheaper large tiles have to be, as a fraction: their weights take more than twice the memory of the small ones',
+/// and loading a model is for the most part making and touching them.
+const WORTH: usize = 4;
+const WORTH_OF: usize = 3;
 
 /// Whether the windows are those that the transforms are made for.
 fn is_possible(conv: &Conv2d) -> bool {
@@ -444,6 +451,8 @@ mod tests {
         let tile =
             |size: [usize; 2], channels: [usize; 2]| WinogradTile::of(&same_conv(1, size, channels, [3, 3]));
         assert_eq!(tile([80, 80], [64, 64]), Some(WinogradTile::Four));
+        assert_eq!(tile([28, 28], [128, 128]), Some(WinogradTile::Four));
+        assert_eq!(tile([20, 20], [128, 128]), Some(WinogradTile::Two));
         assert_eq!(tile([1, 1], [512, 512]), None);
         assert_eq!(tile([80, 80], [3, 32]), None);
         let base = same_conv(1, [80, 80], [64, 64], [3, 3]);
