@@ -50,7 +50,7 @@ pub enum TensorError {
 }
 
 /// Bytes from which copies of constants are made late and may go early.
-const MIN_COMPUTED: usize = 64 << 10;
+const MIN_COMPUTED: usize = 4 << 10;
 
 #[derive(Clone)]
 enum Storage {
