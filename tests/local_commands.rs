@@ -30,7 +30,7 @@ fn a_bench_answers_in_json() {
     let bench = kinglet(&["bench", "IRIS", "--json", "--profile", "--iterations=3", "--threads=2"]);
     assert!(bench.status.success(), "{}", String::from_utf8_lossy(&bench.stderr));
     let json: serde_json::Value = serde_json::from_slice(&bench.stdout).unwrap();
-    for key in ["median_ms", "p99_ms", "min_ms", "load_ms", "peak_rss_bytes"] {
+    for key in ["median_ms", "p99_ms", "min_ms", "load_ms", "first_run_ms", "peak_rss_bytes"] {
         assert!(json[key].as_f64().is_some_and(|value| value > 0.0), "{key}: {json}");
     }
     let throughput = json["throughput"].as_array().unwrap();

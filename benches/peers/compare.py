@@ -37,6 +37,7 @@ class Engine:
         started = time.perf_counter()
         self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
         self.ready = self.answer()
+        self.first_answer = self.ready["load_ms"] + self.ready["first_run_ms"]
         self.start_ms = (time.perf_counter() - started) * 1e3
         self.medians, self.cpu, self.peak_rss = [], [], self.ready["peak_rss_bytes"]
 
@@ -147,7 +148,7 @@ def table(results, peers):
         best = min((engine.median() for engine in engines if engine.name != "kinglet"), default=None)
         ratio = f"{by_name['kinglet'].median() / best:.2f}" if best and "kinglet" in by_name else "-"
         memory = ", ".join(f"{by_name[peer].peak_rss / 1e6:.0f}" if peer in by_name else "-" for peer in names)
-        load = ", ".join(f"{by_name[peer].ready['load_ms']:.0f}" if peer in by_name else "-" for peer in names)
+        load = ", ".join(f"{by_name[peer].first_answer:.0f}" if peer in by_name else "-" for peer in names)
         lines.append(f"| {name} | {threads} | " + " | ".join(cells) + f" | {ratio} | {memory} | {load} |")
     return lines
 

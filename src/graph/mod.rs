@@ -236,6 +236,15 @@ pub trait Backend: Send + Sync {
 
 /// A compiled graph. Shared by threads; each run has its own memory.
 pub trait Program: Send + Sync {
+    /// Does what the first run on inputs of these shapes would do once, as far as it depends on shapes alone: weights are
+    /// packed for it.
+    ///
+    /// # Errors
+    /// What is wrong with the graph for inputs of these shapes.
+    fn prepare(&self, _inputs: &[Tensor]) -> Result<(), GraphError> {
+        Ok(())
+    }
+
     /// Runs on one tensor per graph input and appends one tensor per graph output to `outputs`.
     fn run(
         &self,

@@ -172,6 +172,13 @@ pub(super) struct CpuProgram {
 }
 
 impl Program for CpuProgram {
+    fn prepare(&self, inputs: &[Tensor]) -> Result<(), GraphError> {
+        self.graph.check_inputs(inputs)?;
+        let _running = self.threads.enter();
+        catch_unwind(AssertUnwindSafe(|| self.first_plan(inputs))).unwrap_or(Err(GraphError::Panicked))?;
+        Ok(())
+    }
+
     fn run(
         &self,
         inputs: &[Tensor],
@@ -207,25 +214,27 @@ impl CpuProgram {
         self.run_plans(inputs, outputs, options)
     }
 
+    /// The plan that runs on inputs of these shapes begin with.
+    fn first_plan(&self, inputs: &[Tensor]) -> Result<Arc<Plan>, GraphError> {
+        let shapes_match = |plan: &Plan| {
+            plan.inputs.iter().zip(inputs).all(|((_, fact), tensor)| fact.shape == *tensor.shape())
+        };
+        if let Some(plan) = self.plans.find(shapes_match) {
+            return Ok(plan);
+        }
+        let fact = |tensor: &Tensor| Fact::new(tensor.dtype(), tensor.shape().clone());
+        let inputs = self.graph.inputs.iter().zip(inputs);
+        let facts = inputs.map(|(input, tensor)| (input.value, fact(tensor))).collect();
+        Ok(self.plans.keep(self.plan(0, facts, &[])?))
+    }
+
     fn run_plans(
         &self,
         inputs: &[Tensor],
         outputs: &mut Vec<Tensor>,
         options: &RunOptions<'_>,
     ) -> Result<(), GraphError> {
-        let shapes_match = |plan: &Plan| {
-            plan.inputs.iter().zip(inputs).all(|((_, fact), tensor)| fact.shape == *tensor.shape())
-        };
-        let mut current = match self.plans.find(shapes_match) {
-            Some(plan) => plan,
-            None => {
-                let facts = self.graph.inputs.iter().zip(inputs);
-                let facts = facts
-                    .map(|(input, tensor)| (input.value, Fact::new(tensor.dtype(), tensor.shape().clone())))
-                    .collect();
-                self.plans.keep(self.plan(0, facts, &[])?)
-            }
-        };
+        let mut current = self.first_plan(inputs)?;
         // Only graphs with data-dependent shapes carry values from plan to plan.
         let mut held: Vec<Tensor> = Vec::new();
         loop {

@@ -30,8 +30,10 @@ pub struct Measured {
     /// Mean time that the calling thread had a core for, where Linux tells: what other processes do counts less.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cpu_ms: Option<f64>,
-    /// From the path to the end of the first run, which plans and packs weights.
+    /// From the path until the model can run: planned for its inputs, weights packed.
     pub load_ms: f64,
+    /// The run after that, which touches its memory for the first time.
+    pub first_run_ms: f64,
     /// The most memory that the process ever had.
     pub peak_rss_bytes: u64,
     /// Runs that were timed.
@@ -102,9 +104,12 @@ fn write(measured: &Measured, text: &mut dyn Write) -> std::io::Result<()> {
         text,
         "median {median_ms:.4} ms   p90 {p90_ms:.4}   p99 {p99_ms:.4}   min {min_ms:.4}   max {max_ms:.4}   mean {mean_ms:.4}"
     )?;
-    let Measured { load_ms, peak_rss_bytes, threads, .. } = measured;
+    let Measured { load_ms, first_run_ms, peak_rss_bytes, threads, .. } = measured;
     let (memory, isa) = (*peak_rss_bytes as f64 / 1e6, best().name);
-    writeln!(text, "load {load_ms:.1} ms   peak memory {memory:.1} MB   {threads} threads, {isa}")?;
+    writeln!(
+        text,
+        "load {load_ms:.1} ms   first run {first_run_ms:.1} ms   peak memory {memory:.1} MB   {threads} threads, {isa}"
+    )?;
     for Throughput { callers, per_second } in &measured.throughput {
         let who = if *callers == 1 { "caller" } else { "callers" };
         writeln!(text, "throughput {per_second:.1}/s of {callers} {who}")?;
@@ -198,6 +203,7 @@ fn measure(
         mean_ms: milliseconds(times.iter().sum()) / times.len().max(1) as f64,
         cpu_ms,
         load_ms: milliseconds(prepared.load_time),
+        first_run_ms: milliseconds(prepared.first_run_time),
         peak_rss_bytes: peak_memory().unwrap_or(0),
         iterations,
         threads: arguments.model.threads,

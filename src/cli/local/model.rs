@@ -26,8 +26,10 @@ pub(super) struct Prepared {
     pub(super) expected: BTreeMap<String, Tensor>,
     /// Of the first run.
     pub(super) outputs: Vec<Tensor>,
-    /// From the path to the end of the first run, without reading the inputs: later runs find a plan.
+    /// From the path until the model is planned for its inputs and weights are packed, without reading the inputs.
     pub(super) load_time: Duration,
+    /// Of the run that touches the memory of all for the first time.
+    pub(super) first_run_time: Duration,
     program: Box<dyn Program>,
 }
 
@@ -79,10 +81,13 @@ impl Prepared {
         let given = given.unwrap_or_else(|| Given::read(arguments))?;
         let (inputs, expected) = inputs(&signature, arguments, given)?;
         let started = Instant::now();
+        program.prepare(&inputs)?;
+        let load_time = compiled + started.elapsed();
+        let started = Instant::now();
         let mut outputs = Vec::with_capacity(signature.outputs.len());
         program.run(&inputs, &mut outputs, &RunOptions::default())?;
-        let load_time = compiled + started.elapsed();
-        Ok(Self { signature, inputs, expected, outputs, load_time, program })
+        let first_run_time = started.elapsed();
+        Ok(Self { signature, inputs, expected, outputs, load_time, first_run_time, program })
     }
 
     /// One run; the outputs replace those of the vector.
