@@ -8,9 +8,11 @@ use super::element::{Number, Truth};
 use super::error::{KernelError, expect_length, product};
 use super::isa::Isa;
 use super::math;
+use super::product::{filled, part};
 use super::table::Kernels;
 use super::threads::Threads;
 use serde::{Deserialize, Serialize};
+use std::mem::MaybeUninit;
 
 /// What becomes of the elements. Over nothing, sums are 0, products 1, Max the least value and Min the greatest.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -131,7 +133,22 @@ impl ReducePlan {
     fn blocks(&self) -> usize {
         self.reduced.iter().map(|walk| walk.size).product()
     }
+
+    /// Parts of its rows that a lone group is folded in: who wrote some of the rows has them in its cache. 1 where there are
+    /// more groups, or too few rows.
+    fn parts(&self, threads: &Threads) -> usize {
+        if self.out_length != self.columns || self.columns == 0 || !self.reduced.is_empty() {
+            return 1;
+        }
+        let worth = self.count.saturating_mul(self.columns) / TASK;
+        threads.count().min(worth).min(PARTIAL / self.columns).min(self.rows.size).max(1)
+    }
 }
+
+/// Elements of a task, at least.
+const TASK: usize = 16 * 1024;
+/// Floats for the results of parts.
+const PARTIAL: usize = 8 * 1024;
 
 fn walk_offset(walks: &[Walk], mut index: usize) -> usize {
     let mut offset = 0;
@@ -157,6 +174,18 @@ pub(super) enum Fold {
     Min,
 }
 
+impl Fold {
+    /// Of nothing.
+    fn start(self) -> f32 {
+        match self {
+            Fold::Max => f32::NEG_INFINITY,
+            Fold::Min => f32::INFINITY,
+            Fold::Prod => 1.0,
+            _ => 0.0,
+        }
+    }
+}
+
 impl Kernels {
     /// `out = op(x)` over the plan's axes, f32.
     pub fn reduce(
@@ -180,57 +209,86 @@ impl Kernels {
             Reduce::LogSumExp => return self.reduce_any(op, plan, x, out, threads),
             Reduce::All | Reduce::Any => return Err(unsupported(op, "f32")),
         };
-        let groups_per_task = (16 * 1024usize).div_ceil((plan.count * plan.columns).max(1));
+        let finish = |group: &mut [f32], offset: usize| {
+            for value in group {
+                *value = match op {
+                    Reduce::Mean => *value / plan.count as f32,
+                    Reduce::L2 => value.sqrt(),
+                    Reduce::LogSum => value.ln(),
+                    Reduce::LogSumExp if value.is_finite() => {
+                        let mut sum = [0.0];
+                        self.fold_group(Fold::SumExp { shift: *value }, plan, x, offset, &mut sum);
+                        *value + sum[0].ln()
+                    }
+                    _ => *value,
+                };
+            }
+        };
+        let parts = plan.parts(threads);
+        if parts > 1 {
+            self.fold_parts(fold, plan, x, parts, out, threads);
+            finish(out, 0);
+            return Ok(());
+        }
+        let groups_per_task = TASK.div_ceil((plan.count * plan.columns).max(1));
         threads.for_each_slice(out, groups_per_task * plan.columns, |task, piece| {
             for (index, group) in piece.chunks_mut(plan.columns).enumerate() {
                 let offset = plan.group_offset(task * groups_per_task + index);
                 self.fold_group(fold, plan, x, offset, group);
-                for value in group {
-                    *value = match op {
-                        Reduce::Mean => *value / plan.count as f32,
-                        Reduce::L2 => value.sqrt(),
-                        Reduce::LogSum => value.ln(),
-                        Reduce::LogSumExp if value.is_finite() => {
-                            let mut sum = [0.0];
-                            self.fold_group(Fold::SumExp { shift: *value }, plan, x, offset, &mut sum);
-                            *value + sum[0].ln()
-                        }
-                        _ => *value,
-                    };
-                }
+                finish(group, offset);
             }
         });
         Ok(())
     }
 
+    /// Folds the only group in parts of its rows, a thread each, and the results of the parts.
+    fn fold_parts(
+        &self,
+        fold: Fold,
+        plan: &ReducePlan,
+        x: &[f32],
+        parts: usize,
+        out: &mut [f32],
+        threads: &Threads,
+    ) {
+        let mut memory = [const { MaybeUninit::<f32>::uninit() }; PARTIAL];
+        let partial = filled(&mut memory, parts * plan.columns, fold.start());
+        threads.for_each_slice(partial, plan.columns, |index, results| {
+            let rows = part(plan.rows.size, parts, index);
+            self.fold_rows(fold, plan, x, rows.start * plan.rows.stride, rows.len(), results);
+        });
+        out.fill(fold.start());
+        for results in partial.chunks_exact(plan.columns) {
+            for (out, &result) in out.iter_mut().zip(results) {
+                *out = combine(fold, *out, result);
+            }
+        }
+    }
+
     /// Folds one group of `plan.columns` output elements.
     fn fold_group(&self, fold: Fold, plan: &ReducePlan, x: &[f32], offset: usize, out: &mut [f32]) {
-        let start = match fold {
-            Fold::Max => f32::NEG_INFINITY,
-            Fold::Min => f32::INFINITY,
-            Fold::Prod => 1.0,
-            _ => 0.0,
-        };
-        out.fill(start);
+        out.fill(fold.start());
         if plan.count == 0 {
             return;
         }
         for block in 0..plan.blocks() {
             let from = offset + walk_offset(&plan.reduced, block);
-            let rows = plan.rows.size;
-            if plan.columns == 1 && plan.rows.stride == 1 {
-                let row = &x[from..from + rows];
-                // SAFETY: the row has `rows` elements.
-                let value = unsafe { (self.fold_row)(fold, row.as_ptr(), rows) };
-                out[0] = combine(fold, out[0], value);
-            } else {
-                let stride = plan.rows.stride;
-                let block = &x[from..from + (rows - 1) * stride + out.len()];
-                // SAFETY: the block has `rows` rows of out.len() elements, `stride` apart.
-                unsafe {
-                    (self.fold_columns)(fold, block.as_ptr(), rows, stride, out.as_mut_ptr(), out.len())
-                };
-            }
+            self.fold_rows(fold, plan, x, from, plan.rows.size, out);
+        }
+    }
+
+    /// Folds `rows` of a block of rows, at least one, that begin at `from`, into what `out` holds.
+    fn fold_rows(&self, fold: Fold, plan: &ReducePlan, x: &[f32], from: usize, rows: usize, out: &mut [f32]) {
+        if plan.columns == 1 && plan.rows.stride == 1 {
+            let row = &x[from..from + rows];
+            // SAFETY: the row has `rows` elements.
+            let value = unsafe { (self.fold_row)(fold, row.as_ptr(), rows) };
+            out[0] = combine(fold, out[0], value);
+        } else {
+            let stride = plan.rows.stride;
+            let block = &x[from..from + (rows - 1) * stride + out.len()];
+            // SAFETY: the block has `rows` rows of out.len() elements, `stride` apart.
+            unsafe { (self.fold_columns)(fold, block.as_ptr(), rows, stride, out.as_mut_ptr(), out.len()) };
         }
     }
 
