@@ -455,10 +455,11 @@ impl Job<'_> {
     fn run<R: Rows<u8>>(&self, rows: &R, count: usize, out: *mut u8, threads: &Threads) {
         let width = self.kernels.lanes * self.kernels.tile_vectors;
         let panels = self.n.div_ceil(width);
-        let work = count.saturating_mul(self.n).saturating_mul(rows.taps() * rows.depth());
+        let k = rows.taps() * rows.depth();
+        let work = count.saturating_mul(self.n).saturating_mul(k);
         let wanted =
             if threads.count() == 1 { 1 } else { (threads.count() * 4).min(work / PARALLEL_WORK).max(1) };
-        let (row_tasks, panel_tasks) = cut(self.kernels, count, self.n, panels, wanted);
+        let (row_tasks, panel_tasks) = cut(self.kernels, count, rows.depth(), [k, self.n], panels, wanted);
         let data = SendPtr(out);
         threads.for_each(row_tasks * panel_tasks, |task| {
             let task_rows = part(count, row_tasks, task % row_tasks);

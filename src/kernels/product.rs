@@ -105,7 +105,8 @@ pub(super) unsafe fn product<R: Rows<f32>>(
     let work = count.saturating_mul(weights.n).saturating_mul(weights.k.max(1));
     let wanted =
         if threads.count() == 1 { 1 } else { (threads.count() * 4).min(work / PARALLEL_WORK).max(1) };
-    let (row_tasks, panel_tasks) = cut(kernels, count, weights.n, panels.count, wanted);
+    let (row_tasks, panel_tasks) =
+        cut(kernels, count, rows.depth(), [weights.k, weights.n], panels.count, wanted);
     let share = Shared {
         kernels,
         rows,
@@ -125,11 +126,21 @@ pub(super) unsafe fn product<R: Rows<f32>>(
     });
 }
 
-/// At least `wanted` tasks, where there are as many, of a product of `rows` by `n`: over the rows and over the panels.
-pub(super) fn cut(kernels: &Kernels, rows: usize, n: usize, panels: usize, wanted: usize) -> (usize, usize) {
-    // What is larger is cut first, so that it is fetched by one thread only.
+/// At least `wanted` tasks, where there are as many, of a product of `rows`, each made of `depth` elements that no other row
+/// has, by weights of `[k, n]`: over the rows and over the panels.
+pub(super) fn cut(
+    kernels: &Kernels,
+    rows: usize,
+    depth: usize,
+    [k, n]: [usize; 2],
+    panels: usize,
+    wanted: usize,
+) -> (usize, usize) {
+    // A thread that has rows of its own finds them in its cache and leaves its results there for the next step, but all
+    // threads fetch all weights. Those of wide products are cut where they are more than what would change caches.
     let most_row_tasks = rows.div_ceil(kernels.widest_tile_rows() * 2);
-    if n > rows {
+    let changing = rows.saturating_mul(depth.saturating_add(n));
+    if n > rows && k.saturating_mul(n) > changing {
         let panel_tasks = wanted.min(panels);
         (wanted.div_ceil(panel_tasks).clamp(1, most_row_tasks), panel_tasks)
     } else {
