@@ -178,8 +178,9 @@ impl Cut {
         let work = lines.saturating_mul(conv.out_width * channels * conv.kernel_height * conv.kernel_width);
         let wanted =
             if threads.count() == 1 { 1 } else { (work / PARALLEL_WORK).clamp(1, threads.count() * 4) };
-        let block_parts = channels.div_ceil(block.max(1)).min(wanted).max(1);
-        let line_parts = (wanted / block_parts).clamp(1, lines.max(1));
+        // Lines first: steps before and after this one are cut over them, too, and find them in their caches.
+        let line_parts = threads.count().min(wanted).clamp(1, lines.max(1));
+        let block_parts = channels.div_ceil(block.max(1)).min(wanted.div_ceil(line_parts)).max(1);
         Cut { lines, channels, block, line_parts, block_parts }
     }
 
