@@ -56,7 +56,7 @@ impl Operator for Concat {
 /// Tensors that are joined row by row; more are rare, and joined one after the other.
 const MOST_JOINED: usize = 16;
 
-/// Rows of so many bytes each, side by side, on all threads.
+/// Rows of so many bytes each, side by side, on all threads. There may be one row alone.
 fn join_rows(rows: &[usize], io: &mut Io<'_>) -> Result<(), OpError> {
     /// Bytes below which a second thread costs more than it brings.
     const GRAIN: usize = 64 << 10;
@@ -66,16 +66,23 @@ fn join_rows(rows: &[usize], io: &mut Io<'_>) -> Result<(), OpError> {
         *input = io.input::<u8>(index)?;
     }
     let whole: usize = rows.iter().sum();
-    let lines = y.len().checked_div(whole).unwrap_or(0);
     let threads = io.context().threads;
-    let lines = lines.div_ceil(threads.count()).max(GRAIN.div_ceil(whole.max(1)));
-    threads.for_each_slice(y, lines * whole, |task, y| {
-        for (line, y) in y.chunks_exact_mut(whole).enumerate() {
-            let line = task * lines + line;
-            let mut start = 0;
-            for (x, &row) in inputs.iter().zip(rows) {
-                y[start..start + row].copy_from_slice(&x[line * row..][..row]);
-                start += row;
+    let piece = y.len().div_ceil(threads.count()).max(GRAIN);
+    threads.for_each_slice(y, piece, |task, y| {
+        let (mut line, mut offset) = (task * piece / whole, task * piece % whole);
+        let mut input = 0;
+        while offset >= rows[input] {
+            offset -= rows[input];
+            input += 1;
+        }
+        let mut done = 0;
+        while done < y.len() {
+            let count = (rows[input] - offset).min(y.len() - done);
+            let from = line * rows[input] + offset;
+            y[done..done + count].copy_from_slice(&inputs[input][from..from + count]);
+            (done, offset, input) = (done + count, 0, input + 1);
+            if input == rows.len() {
+                (line, input) = (line + 1, 0);
             }
         }
     });
@@ -318,6 +325,30 @@ mod tests {
         let y =
             run_op(Concat { axis: 0 }, &[names.clone(), Tensor::from_strings([0], vec![]).unwrap(), names]);
         assert_eq!(y.unwrap()[0].as_strings().unwrap(), ["a", "a"]);
+    }
+
+    /// More than a thread's share, in rows that no share ends with.
+    #[test]
+    fn concatenates_in_pieces() {
+        for (lines, widths) in [(1, [0, 90_001, 3, 20_000]), (7001, [5, 0, 1, 7])] {
+            let values = |input: usize, index: usize| (input * 1_000_000 + index) as f32;
+            let inputs: Vec<Tensor> = widths
+                .iter()
+                .enumerate()
+                .map(|(input, &width)| {
+                    let elements: Vec<f32> = (0..lines * width).map(|index| values(input, index)).collect();
+                    Tensor::from_slice([lines, width], &elements).unwrap()
+                })
+                .collect();
+            let mut expected = Vec::new();
+            for line in 0..lines {
+                for (input, &width) in widths.iter().enumerate() {
+                    expected.extend((line * width..(line + 1) * width).map(|index| values(input, index)));
+                }
+            }
+            let y = run_op(Concat { axis: 1 }, &inputs).unwrap();
+            assert!(y[0].as_slice::<f32>().unwrap() == expected, "{widths:?}");
+        }
     }
 
     #[test]
