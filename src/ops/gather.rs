@@ -88,14 +88,22 @@ impl Move for Pick {
         if y.is_empty() {
             return Ok(());
         }
+        let picked = |position: usize| {
+            let given = indices.at(position);
+            wrapped(given, self.dim, self.negative)
+                .ok_or_else(|| out_of_range(&self.indices, position, given, self.dim))
+        };
+        if self.inner == 1 && indices.len() == 1 {
+            // One of neighbours, as channels that are shuffled are taken.
+            let from = x[picked(0)?..].iter().step_by(self.dim);
+            y.iter_mut().zip(from).for_each(|(y, x)| y.clone_from(x));
+            return Ok(());
+        }
         for (block, y) in y.chunks_exact_mut(self.per_batch * self.inner).enumerate() {
             let first = block / self.outer * self.per_batch;
             let x = &x[block * self.dim * self.inner..][..self.dim * self.inner];
             for (index, y) in y.chunks_exact_mut(self.inner).enumerate() {
-                let given = indices.at(first + index);
-                let picked = wrapped(given, self.dim, self.negative)
-                    .ok_or_else(|| out_of_range(&self.indices, first + index, given, self.dim))?;
-                y.clone_from_slice(&x[picked * self.inner..][..self.inner]);
+                y.clone_from_slice(&x[picked(first + index)? * self.inner..][..self.inner]);
             }
         }
         Ok(())
@@ -257,6 +265,11 @@ mod tests {
         let scalar = Tensor::from_slice([0usize; 0], &[1i32]).unwrap();
         let y = run_op(plain(0), &[x.clone(), scalar]).unwrap();
         assert_eq!(y[0].as_slice::<f32>().unwrap(), [4.0, 5.0, 6.0]);
+        let last = Tensor::from_slice([0usize; 0], &[2i32]).unwrap();
+        let y = run_op(plain(1), &[x.clone(), last]).unwrap();
+        assert_eq!(y[0].as_slice::<f32>().unwrap(), [3.0, 6.0]);
+        let beyond = Tensor::from_slice([0usize; 0], &[3i32]).unwrap();
+        assert!(run_op(plain(1), &[x.clone(), beyond]).is_err());
         let batched = Gather { axis: 1, batch_dims: 1, negative: true };
         let y = run_op(batched, &[x.clone(), tensor(&[2, 2], [0, 1, -1, 0])]).unwrap();
         assert_eq!(y[0].as_slice::<f32>().unwrap(), [1.0, 2.0, 6.0, 4.0]);
