@@ -66,6 +66,8 @@ pub struct Attention {
     pub out: HeadStrides,
     /// Added to the scaled scores; a row has `keys` elements.
     pub mask: Option<HeadStrides>,
+    /// Weights that are not a number count as 0: a row that sees no key is 0.
+    pub zero_for_nan: bool,
 }
 
 /// Query rows of a task.
@@ -95,6 +97,7 @@ impl Attention {
             v: columns,
             out: rows,
             mask: None,
+            zero_for_nan: false,
         }
     }
 
@@ -183,7 +186,7 @@ impl Attention {
 
 impl Kernels {
     /// `out = softmax(scale * q k^T + mask) v` along the keys. A row without any key, or whose keys are all masked by minus
-    /// infinity, is NaN, as the definition has it.
+    /// infinity, is NaN, as the definition has it, unless [`Attention::zero_for_nan`].
     ///
     /// The slices may be longer than the geometry needs (parts of one tensor of queries, keys and values, say).
     /// `mask` must be there exactly if the geometry has its strides. `scratch` must hold [`Attention::scratch`]
@@ -394,13 +397,21 @@ impl Block<'_> {
             unsafe { product(self.kernels, &rows, self.rows, view, output, &single) };
         }
         for row in 0..self.rows {
+            // The sum is 0 where all keys are masked, and NaN where a score is.
+            let given = match (seen > 0, self.attention.zero_for_nan) {
+                (true, true) if sums[row] > 0.0 => None,
+                (true, false) => None,
+                (_, true) => Some(0.0),
+                (false, false) => Some(f32::NAN),
+            };
             // SAFETY: a row of the output.
             unsafe {
-                if seen == 0 {
-                    std::slice::from_raw_parts_mut(self.out.add(row * row_stride), value_depth)
-                        .fill(f32::NAN);
-                } else {
-                    self.scale_row(row, 1.0 / sums[row]);
+                match given {
+                    Some(value) => {
+                        std::slice::from_raw_parts_mut(self.out.add(row * row_stride), value_depth)
+                            .fill(value)
+                    }
+                    None => self.scale_row(row, 1.0 / sums[row]),
                 }
             }
         }
@@ -616,6 +627,31 @@ mod tests {
             let attention = Attention::heads_first(1, 1, 2, 0, 3);
             let out = run(kernels, &attention, [&[0.0; 6], &[], &[]], None, &Threads::single());
             assert!(out.iter().all(|value| value.is_nan()));
+            let attention = Attention { zero_for_nan: true, ..attention };
+            let out = run(kernels, &attention, [&[0.0; 6], &[], &[]], None, &Threads::single());
+            assert_eq!(out, [0.0; 6]);
+        }
+    }
+
+    /// Of four queries, one sees no key, and one meets a score that is not a number.
+    #[test]
+    fn weights_that_are_not_a_number_may_count_as_nothing() {
+        let (queries, keys, depth) = (4, 300, 5);
+        for kernels in available() {
+            let (mut q, k) = (random(queries * depth, 1), random(keys * depth, 2));
+            let mut mask = random(queries * keys, 3);
+            mask[keys..2 * keys].fill(f32::NEG_INFINITY);
+            q[2 * depth] = f32::NAN;
+            let row = HeadStrides { batch: 0, head: 0, row: keys };
+            let attention =
+                Attention { mask: Some(row), ..Attention::heads_first(1, 1, queries, keys, depth) };
+            let expected = naive(&attention, &q, &k, &k, Some(&mask));
+            assert!(expected[depth..3 * depth].iter().all(|value| value.is_nan()));
+            let expected: Vec<f64> =
+                expected.iter().map(|&value| if value.is_nan() { 0.0 } else { value }).collect();
+            let attention = Attention { zero_for_nan: true, ..attention };
+            let out = run(kernels, &attention, [&q, &k, &k], Some(&mask), &Threads::single());
+            assert_close(&out, &expected, 1e-5);
         }
     }
 

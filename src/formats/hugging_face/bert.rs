@@ -175,7 +175,7 @@ impl Bert {
         };
         let [q, k, v] = [&layer.query, &layer.key, &layer.value].map(&mut project);
         let scale = 1.0 / (depth as f32).sqrt();
-        let attention = Attention { scale, mask: true, rows_first: [true; 4] };
+        let attention = Attention { scale, mask: true, rows_first: [true; 4], ..Attention::default() };
         let mixed = b.push(attention, &[q, k, v, hides]);
         let mixed = b.push(Reshape { zero_copies: true }, &[mixed, join]);
         dense(b, &layer.attended, mixed, Some(hidden))

@@ -3,7 +3,7 @@
 use super::{edit::Index, shapes::Shapes};
 use crate::{
     graph::{Graph, Node, ValueId, evaluate::Machine},
-    kernels::Binary as B,
+    kernels::{Binary as B, Compare},
     ops::{Fused, Op, attention::Attention, layout::Transpose, matmul::MatMul},
     tensor::DType,
 };
@@ -36,7 +36,8 @@ fn attention(
     position: usize,
 ) -> Option<(Attention, Vec<ValueId>)> {
     let (weights, v) = product(&graph.nodes[position], false)?;
-    let Node { op: Op::Softmax(softmax), inputs, .. } = graph.only_for(index, weights)? else { return None };
+    let (node, zero_for_nan) = softmax(graph, index, weights)?;
+    let Node { op: Op::Softmax(softmax), inputs, .. } = node else { return None };
     let &scores = inputs.first()?;
     if shapes.rank(scores)? != 4 || !(softmax.axis == -1 || softmax.axis == 3) || softmax.log {
         return None;
@@ -85,8 +86,62 @@ fn attention(
             (*value, *rows_first) = (base, true);
         }
     }
+    for factor in [0, 1] {
+        if let Some((x, by)) = scaled(graph, index, inputs[factor]) {
+            (inputs[factor], scale) = (x, scale * by);
+        }
+    }
+    let mut packed = 0;
+    if rows_first[..3] == [true; 3]
+        && let Some((whole, heads)) = thirds(graph, index, shapes, &inputs)
+    {
+        (inputs, packed) = (vec![whole], heads);
+    }
     inputs.extend(mask);
-    Some((Attention { scale, mask: mask.is_some(), rows_first }, inputs))
+    Some((Attention { scale, mask: mask.is_some(), rows_first, zero_for_nan, packed }, inputs))
+}
+
+/// The softmax that makes the weights, and whether what is not a number in them is replaced by 0, as PyTorch does where
+/// masks hide all keys.
+fn softmax<'a>(graph: &'a Graph, index: &Index, weights: ValueId) -> Option<(&'a Node, bool)> {
+    let node = graph.only_for(index, weights)?;
+    let (Op::Select(_), &[condition, zero, kept]) = (&node.op, node.inputs.as_slice()) else {
+        return Some((node, false));
+    };
+    let compare = graph.only_for(index, condition)?;
+    let finds_nan = matches!(&compare.op, Op::Compare(compare) if compare.0 == Compare::NotEqual)
+        && compare.inputs[..] == [kept, kept];
+    let replaced = finds_nan && graph.constant_float(zero) == Some(0.0) && index.uses(kept) == 3;
+    graph.maker(index, kept).filter(|_| replaced).map(|node| (node, true))
+}
+
+/// The tensor that queries, keys and values are the thirds of, row by row, and the number of heads.
+fn thirds(graph: &Graph, index: &Index, shapes: &Shapes, parts: &[ValueId]) -> Option<(ValueId, usize)> {
+    let heads = shapes.dims(*parts.first()?)?.get(2).copied()??;
+    let rows = shapes.tried(*parts.first()?)?;
+    let mut whole = None;
+    for (position, &part) in parts.iter().enumerate() {
+        let mut value = part;
+        while let Some(Node { op: Op::Reshape(_) | Op::Squeeze(_), inputs, .. }) = graph.maker(index, value) {
+            value = *inputs.first()?;
+        }
+        let node = graph.nodes.get(index.producer(value)?)?;
+        let Op::Split(split) = &node.op else { return None };
+        let &x = node.inputs.first()?;
+        let (from, to) = (shapes.tried(x)?, shapes.tried(value)?);
+        let fits = from.iter().zip(&to).zip(&rows).all(|((from, to), rows)| {
+            let elements = |shape: &[usize]| shape.iter().product::<usize>();
+            let axis = split.axis == 2 || split.axis + from.len() as i64 == 2;
+            axis && from.len() > 2
+                && from[..2] == rows[..2]
+                && elements(from) == 3 * elements(to)
+                && elements(to) == elements(rows)
+        });
+        if !fits || node.outputs.get(position) != Some(&value) || *whole.get_or_insert(x) != x {
+            return None;
+        }
+    }
+    Some((whole?, heads))
 }
 
 /// A transpose that puts the heads behind the rows is the attention's other way to write.
@@ -157,7 +212,12 @@ mod tests {
     use super::*;
     use crate::{
         graph::passes::edit::testing::{graph, operators_after, wave},
-        ops::{binary::Binary, softmax::Softmax},
+        ops::{
+            binary::Binary,
+            join::{Split, SplitSizes},
+            shape::Reshape,
+            softmax::Softmax,
+        },
     };
 
     #[test]
@@ -178,6 +238,49 @@ mod tests {
                 b.push(Transpose { perm: HEADS.to_vec() }, &[y])
             });
             assert_eq!(operators_after(&before, &wave(&[2, 5, 3, 4]), find_attention), ["Attention"]);
+        }
+    }
+
+    #[test]
+    fn masks_that_hide_everything_leave_nothing() {
+        let before = graph(&[0, 5, 3, 4], |b, x| {
+            let heads = |b: &mut crate::graph::Builder| b.push(Transpose { perm: HEADS.to_vec() }, &[x]);
+            let [q, k, v] = [heads(b), heads(b), heads(b)];
+            let scores = b.push(MatMul { transpose_b: true, ..MatMul::default() }, &[q, k]);
+            let mut hidden = [0.0; 25];
+            hidden[5..10].fill(f32::NEG_INFINITY);
+            let mask = b.constant(crate::tensor::Tensor::from_slice([5, 5], &hidden).unwrap());
+            let scores = b.push(Binary(B::Add), &[scores, mask]);
+            let weights = b.push(Softmax { axis: -1, log: false }, &[scores]);
+            let nan = b.push(crate::ops::binary::Compare(Compare::NotEqual), &[weights, weights]);
+            let zero = b.scalar(0.0);
+            let weights = b.push(crate::ops::binary::Select, &[nan, zero, weights]);
+            b.push(MatMul::default(), &[weights, v])
+        });
+        assert_eq!(operators_after(&before, &wave(&[2, 5, 3, 4]), find_attention), ["Attention"]);
+    }
+
+    #[test]
+    fn thirds_of_rows_are_read_where_they_stand() {
+        for (shape, axis) in [([2, 5, 36, 1, 1], 2), ([2, 5, 3, 3, 4], -3)] {
+            let before = graph(&[2, 5, 36], |b, x| {
+                let dims: Vec<i64> = shape.iter().map(|&dim| dim as i64).collect();
+                let to = b.constant(crate::tensor::Tensor::from_slice([5], &dims).unwrap());
+                let x = b.push(Reshape { zero_copies: false }, &[x, to]);
+                let parts = b.push_many(Split { axis, sizes: SplitSizes::Parts(3) }, &[x], 3);
+                let to = b.constant(crate::tensor::Tensor::from_slice([4], &[2i64, 5, 3, 4]).unwrap());
+                let half = b.scalar(0.5);
+                let heads: Vec<ValueId> =
+                    parts.iter().map(|&part| b.push(Reshape { zero_copies: false }, &[part, to])).collect();
+                let q = b.push(Binary(B::Mul), &[heads[0], half]);
+                let [q, k, v] =
+                    [q, heads[1], heads[2]].map(|x| b.push(Transpose { perm: HEADS.to_vec() }, &[x]));
+                let scores = b.push(MatMul { transpose_b: true, ..MatMul::default() }, &[q, k]);
+                let weights = b.push(Softmax { axis: -1, log: false }, &[scores]);
+                b.push(MatMul::default(), &[weights, v])
+            });
+            let after = operators_after(&before, &wave(&[2, 5, 36]), find_attention);
+            assert_eq!(after, ["Reshape", "Attention"], "{shape:?}");
         }
     }
 

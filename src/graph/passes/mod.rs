@@ -13,6 +13,7 @@ mod edit;
 mod epilogue;
 mod fold;
 mod groups;
+mod heads;
 mod inverted_residual;
 mod layer_norm;
 mod layout;
@@ -46,7 +47,7 @@ pub(super) fn optimize(graph: Graph, machine: &Machine<'_>) -> Graph {
     let graph = clean(common::share_common(fold::fold_constants(clean(graph), machine)));
     let coded = quantized::is_quantized(&graph);
     let graph = clean(layer_norm::find_layer_norms(activations::find_activations(graph), machine));
-    let graph = groups::state_groups(graph, machine);
+    let graph = heads::join_heads(groups::state_groups(graph, machine), machine);
     let graph = clean(parts::fold_channels(graph, machine));
     let mut graph = clean(layout::sink_transposes(graph, machine));
     if coded {
