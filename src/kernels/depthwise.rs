@@ -63,7 +63,7 @@ pub(super) fn run(
             let Some(activation) = epilogue.activation else { return };
             if cut.whole() {
                 // SAFETY: in place over a line of the task.
-                unsafe { kernels.unary_run(activation, to, to, line) };
+                unsafe { kernels.activate(activation, to, line) };
                 return;
             }
             if cut.block_parts == 1 {
@@ -73,7 +73,7 @@ pub(super) fn run(
                 // SAFETY: in place over the channels of a pixel.
                 unsafe {
                     let at = to.add(pixel * conv.out_channels + channels.start);
-                    kernels.unary_run(activation, at, at, channels.len());
+                    kernels.activate(activation, at, channels.len());
                 }
             }
         });
@@ -82,7 +82,7 @@ pub(super) fn run(
             // SAFETY: in place over the task's lines, whose channels are all its own.
             unsafe {
                 let at = data.get().add(lines.start * line);
-                kernels.unary_run(activation, at, at, lines.len() * line);
+                kernels.activate(activation, at, lines.len() * line);
             }
         }
     });
@@ -131,7 +131,7 @@ pub(super) unsafe fn lines(
     }
     if let Some(activation) = epilogue.activation {
         // SAFETY: in place over lines that were just written.
-        unsafe { kernels.unary_run(activation, out, out, lines.len() * size) };
+        unsafe { kernels.activate(activation, out, lines.len() * size) };
     }
 }
 

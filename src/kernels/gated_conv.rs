@@ -238,6 +238,7 @@ mod tests {
                     }
                     let packed = PackedConv::pack(kernels, &conv, &w, Some(&bias)).unwrap();
                     let plan = GatedConvPlan::new(&conv, threads.count()).unwrap();
+                    let activation = activation.map(Into::into);
                     let epilogue = Epilogue { residual, activation, ..Epilogue::default() };
                     let mut out = vec![f32::NAN; expected.len()];
                     let mut scratch = vec![f32::NAN; plan.scratch()];

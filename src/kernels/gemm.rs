@@ -227,7 +227,7 @@ mod tests {
                         min: -1.5,
                         max: 2.0,
                         residual: Some(&residual),
-                        activation: Some(Unary::Sigmoid),
+                        activation: Some(Unary::Sigmoid.into()),
                     };
                     let mut out = vec![0.0; m * n];
                     kernels.gemm(&a, k, m, &packed, &mut out, n, &epilogue, &threads).unwrap();

@@ -173,8 +173,8 @@ impl Kernels {
                 }
             }
         });
-        if let Some(function) = epilogue.activation {
-            self.unary_in_place(function, out, threads);
+        if let Some(activation) = epilogue.activation {
+            self.activate_all(activation, out, threads);
         }
         Ok(())
     }
@@ -366,7 +366,7 @@ mod tests {
                     min: -1.5,
                     max: 2.0,
                     residual: Some(&residual),
-                    activation: Some(Unary::Sigmoid),
+                    activation: Some(Unary::Sigmoid.into()),
                 };
                 for (layout, b) in [(BLayout::RowMajorKxN, &b), (BLayout::RowMajorNxK, &turned)] {
                     let packed = PackedBf16::pack(k, n, b, layout, Some(&bias)).unwrap();

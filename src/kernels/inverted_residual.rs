@@ -365,7 +365,12 @@ mod tests {
                     let packed = [(&first, 1), (&middle, 3), (&last, 5)]
                         .map(|(conv, seed)| weights(kernels, conv, seed));
                     let activation = [None, Some(Unary::Silu), Some(Unary::HardSwish)][index % 3];
-                    let inner = Epilogue { min: -0.5, max: 6.0, residual: None, activation };
+                    let inner = Epilogue {
+                        min: -0.5,
+                        max: 6.0,
+                        residual: None,
+                        activation: activation.map(Into::into),
+                    };
                     for (expanded, projected) in [(true, true), (true, false), (false, true), (false, false)]
                     {
                         let x = random(batch * size[0] * size[1] * if expanded { from } else { wide }, 7);

@@ -84,6 +84,26 @@ pub enum Unary {
     Asinh,
     Acosh,
     Atanh,
+    /// `scale x + shift`
+    Affine {
+        scale: f32,
+        shift: f32,
+    },
+}
+
+/// What is done last to a result: a function, and an affine map of what it gives.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Activation {
+    /// The function.
+    pub function: Unary,
+    /// Factor and summand of what the function gives.
+    pub affine: Option<[f32; 2]>,
+}
+
+impl From<Unary> for Activation {
+    fn from(function: Unary) -> Activation {
+        Activation { function, affine: None }
+    }
 }
 
 /// Constants of Selu (Klambauer et al., 2017).
@@ -113,6 +133,29 @@ impl Kernels {
             // SAFETY: the piece is its own input; the loop reads an element before it writes it.
             unsafe { self.unary_run(op, piece.as_ptr(), piece.as_mut_ptr(), piece.len()) };
         });
+    }
+
+    /// An activation in place.
+    pub fn activate_all(&self, activation: Activation, x: &mut [f32], threads: &Threads) {
+        let chunk = chunk_of(x.len(), threads);
+        threads.for_each_slice(x, chunk, |_, piece| {
+            // SAFETY: the piece is this task's own.
+            unsafe { self.activate(activation, piece.as_mut_ptr(), piece.len()) };
+        });
+    }
+
+    /// An activation in place over `length` elements.
+    ///
+    /// # Safety
+    /// `x` must be readable and writable for `length` floats.
+    pub(super) unsafe fn activate(&self, activation: Activation, x: *mut f32, length: usize) {
+        let Activation { function, affine } = activation;
+        let affine = affine.map(|[scale, shift]| Unary::Affine { scale, shift });
+        let function = Some(function).filter(|&function| function != Unary::Identity);
+        for function in function.into_iter().chain(affine) {
+            // SAFETY: as the caller vouches.
+            unsafe { self.unary_run(function, x, x, length) };
+        }
     }
 
     /// `op` over `length` elements from `x` to `out`, which are the same or do not overlap.
@@ -225,6 +268,7 @@ pub(super) unsafe fn unary<I: Isa>(isa: I, op: Unary, x: *const f32, out: *mut f
             isa.select(isa.less(x, zero), isa.splat(-1.0), sign)
         }),
         Unary::Clip { min, max } => each!(x => math::clamp(isa, x, min, max)),
+        Unary::Affine { scale, shift } => each!(x => isa.mul_add(x, isa.splat(scale), isa.splat(shift))),
         Unary::ThresholdedRelu(threshold) => {
             each!(x => isa.select(isa.less_equal(x, isa.splat(threshold)), zero, x))
         }
@@ -332,6 +376,7 @@ impl Unary {
                     x
                 }
             }
+            Unary::Affine { scale, shift } => x * f64::from(scale) + f64::from(shift),
             Unary::Clip { min, max } => clamp(x, f64::from(min), f64::from(max)),
             Unary::ThresholdedRelu(threshold) => {
                 if x <= f64::from(threshold) {
@@ -498,6 +543,7 @@ mod tests {
                 Unary::Softsign,
                 Unary::HardSigmoid { alpha: 0.2, beta: 0.5 },
                 Unary::HardSwish,
+                Unary::Affine { scale: 1.7, shift: -0.3 },
                 Unary::Mish,
                 Unary::Rsqrt,
                 Unary::Sin,

@@ -62,7 +62,7 @@ pub use filter::{Filter, FilterOrder};
 pub use gated_conv::GatedConvPlan;
 pub use gemm_bf16::PackedBf16;
 pub use inverted_residual::{InvertedResidualPlan, Stage};
-pub use map::{Unary, unary_f64};
+pub use map::{Activation, Unary, unary_f64};
 pub use norm::RowNorm;
 pub use pack::{BLayout, PackedB, PackedView, PanelWidth, pack_into, packed_len};
 pub use panels::{PANEL_WIDTHS, out_of_panels};

@@ -7,7 +7,7 @@
 //! first; panels; tiles. Partial sums wait in the output.
 
 use super::isa::Isa;
-use super::map::Unary;
+use super::map::Activation;
 use super::pack::{PackedView, Panels};
 use super::table::Kernels;
 use super::threads::{SendPtr, Threads};
@@ -24,7 +24,7 @@ pub struct Epilogue<'a> {
     /// Added to the sums, shaped and strided like the output.
     pub residual: Option<&'a [f32]>,
     /// Applied last, in a second pass over rows that are still in cache.
-    pub activation: Option<Unary>,
+    pub activation: Option<Activation>,
 }
 
 impl Default for Epilogue<'_> {
@@ -276,7 +276,7 @@ impl<R: Rows<f32>> Shared<'_, R> {
                 // SAFETY: the rows are written, and belong to this task.
                 unsafe {
                     let at = data.add(rows.start * self.stride);
-                    self.kernels.unary_run(activation, at, at, rows.len() * self.stride);
+                    self.kernels.activate(activation, at, rows.len() * self.stride);
                 }
                 return;
             }
@@ -284,7 +284,7 @@ impl<R: Rows<f32>> Shared<'_, R> {
                 // SAFETY: the row's columns are written, and belong to this task.
                 unsafe {
                     let at = data.add(row * self.stride + columns.start);
-                    self.kernels.unary_run(activation, at, at, columns.len());
+                    self.kernels.activate(activation, at, columns.len());
                 }
             }
         }

@@ -1,7 +1,7 @@
 //! What the tests of this floor share: repeatable numbers, a comparison that is relative to scale, convolutions.
 
 use super::conv::Conv2d;
-use super::map::Unary;
+use super::map::{Activation, Unary};
 use super::product::Epilogue;
 
 /// `length` numbers in -1..1, the same for the same `seed`.
@@ -106,14 +106,16 @@ impl ConvCase {
         let bias = random(conv.out_channels, 3);
         let residual = random(conv.out_elements().unwrap(), 4);
         let plain = naive_conv(conv, &x, &weights, &bias);
-        let activated =
-            |(&sum, &r): (&f64, &f32)| Unary::Silu.apply_f64((sum + f64::from(r)).clamp(-0.5, 1.5));
+        let activated = |(&sum, &r): (&f64, &f32)| {
+            0.5 * Unary::Silu.apply_f64((sum + f64::from(r)).clamp(-0.5, 1.5)) - 0.25
+        };
         let fused = plain.iter().zip(&residual).map(activated).collect();
         let scale = plain.iter().fold(1.0f64, |scale, x| scale.max(x.abs()));
         ConvCase { x, weights, bias, residual, plain, fused, scale }
     }
 
     pub(super) fn epilogue(&self) -> Epilogue<'_> {
-        Epilogue { min: -0.5, max: 1.5, residual: Some(&self.residual), activation: Some(Unary::Silu) }
+        let activation = Some(Activation { function: Unary::Silu, affine: Some([0.5, -0.25]) });
+        Epilogue { min: -0.5, max: 1.5, residual: Some(&self.residual), activation }
     }
 }

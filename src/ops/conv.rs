@@ -275,7 +275,8 @@ mod tests {
         let w = tensor(&[2, 2, 1], &[1.0, 10.0, 100.0, 1000.0]);
         let bias = tensor(&[1], &[-4000.0]);
         let residual = tensor(&[1, 2, 1], &[0.5, 0.25]);
-        let fused = Fused { bias: true, residual: true, activation: Some(kernels::Unary::Relu) };
+        let fused =
+            Fused { bias: true, residual: true, activation: Some(kernels::Unary::Relu), ..Fused::default() };
         let op = Conv { fused, ..conv(Padding::Valid, &[]) };
         // 1 + 20 + 300 + 4000 - 4000 + 0.5 and 3 + 40 + 500 + 6000 - 4000 + 0.25
         let y = run_op(op, &[x, w, bias, residual]).unwrap();
@@ -295,7 +296,8 @@ mod tests {
     #[test]
     fn known_weights_go_through_tiles() {
         let (size, channels) = (13, 32);
-        let fused = Fused { bias: true, residual: true, activation: Some(kernels::Unary::Relu) };
+        let fused =
+            Fused { bias: true, residual: true, activation: Some(kernels::Unary::Relu), ..Fused::default() };
         let op = Conv { fused, ..conv(Padding::SameUpper, &[]) };
         let ones = |shape: &[usize]| tensor(shape, &vec![1.0; shape.iter().product()]);
         let image = [1, size, size, channels];

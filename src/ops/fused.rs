@@ -1,11 +1,11 @@
 //! What may follow a product or a convolution before its result is stored.
 
 use super::{Fact, OpError, RunContext};
-use crate::kernels::{self, Epilogue};
+use crate::kernels::{self, Activation, Epilogue};
 use serde::{Deserialize, Serialize};
 
 /// Optional further inputs and a function, in the order in which they apply:
-/// `activation(product + bias + residual)`.
+/// `scale * activation(product + bias + residual) + shift`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Fused {
@@ -13,8 +13,10 @@ pub struct Fused {
     pub bias: bool,
     /// The last input has the output's shape.
     pub residual: bool,
-    /// Applied last.
+    /// Applied to the sum.
     pub activation: Option<kernels::Unary>,
+    /// Scale and shift of what the activation gives; nothing without one.
+    pub affine: Option<[f32; 2]>,
 }
 
 impl Fused {
@@ -64,7 +66,11 @@ impl Fused {
             Some(U::Relu) => epilogue.min = 0.0,
             Some(U::Relu6) => (epilogue.min, epilogue.max) = (0.0, 6.0),
             Some(U::Clip { min, max }) => (epilogue.min, epilogue.max) = (min, max),
-            other => epilogue.activation = other.filter(|function| *function != U::Identity),
+            other => epilogue.activation = other.filter(|function| *function != U::Identity).map(Into::into),
+        }
+        if let Some(affine) = self.affine {
+            let function = epilogue.activation.map_or(U::Identity, |activation| activation.function);
+            epilogue.activation = Some(Activation { function, affine: Some(affine) });
         }
         epilogue
     }
@@ -72,7 +78,8 @@ impl Fused {
     /// The activation alone, for results that no kernel finished.
     pub(super) fn finish(&self, out: &mut [f32], context: &RunContext<'_>) {
         if let Some(function) = self.activation {
-            context.kernels.unary_in_place(function, out, context.threads);
+            let activation = Activation { function, affine: self.affine };
+            context.kernels.activate_all(activation, out, context.threads);
         }
     }
 }

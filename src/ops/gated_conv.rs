@@ -80,7 +80,7 @@ mod tests {
 
     #[test]
     fn channels_are_gated_image_by_image() {
-        let fused = Fused { bias: true, residual: true, activation: None };
+        let fused = Fused { bias: true, residual: true, activation: None, ..Fused::default() };
         let conv = Conv { strides: vec![], dilations: vec![], padding: Padding::Valid, groups: 1, fused };
         let op = GatedConv { conv: Box::new(conv) };
         let tensor = |shape: &[usize], values: &[f32]| Tensor::from_slice(shape, values).unwrap();

@@ -145,7 +145,7 @@ mod tests {
     #[test]
     fn a_block_by_hand() {
         let conv = |groups: usize, padding: Padding, residual: bool, activation: Option<Unary>| {
-            let fused = Fused { bias: true, residual, activation };
+            let fused = Fused { bias: true, residual, activation, ..Fused::default() };
             Box::new(Conv { strides: vec![], dilations: vec![], padding, groups, fused })
         };
         let op = InvertedResidual {

@@ -364,7 +364,8 @@ mod tests {
         let b = Tensor::from_slice([1, 3], &[1.0f32, 2.0, 3.0]).unwrap();
         let bias = Tensor::from_slice([3], &[0.5f32, 0.0, -10.0]).unwrap();
         let residual = Tensor::from_slice([2, 3], &[0.0f32, 1.0, 0.0, 5.0, 0.0, 20.0]).unwrap();
-        let fused = Fused { bias: true, residual: true, activation: Some(kernels::Unary::Relu6) };
+        let fused =
+            Fused { bias: true, residual: true, activation: Some(kernels::Unary::Relu6), ..Fused::default() };
         let y = run_op(MatMul { fused, ..MatMul::default() }, &[a, b, bias, residual]).unwrap();
         assert_eq!(y[0].as_slice::<f32>().unwrap(), [1.5, 3.0, 0.0, 4.5, 0.0, 6.0]);
     }

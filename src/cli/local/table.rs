@@ -51,7 +51,8 @@ fn described(op: &Op) -> String {
     let fused = |fused: &crate::ops::Fused| {
         let residual = if fused.residual { "+Add" } else { "" };
         let activation = fused.activation.map(|function| format!("+{}", word(&function))).unwrap_or_default();
-        format!("{}{residual}{activation}", if fused.bias { "+Bias" } else { "" })
+        let affine = if fused.affine.is_some() { "+Affine" } else { "" };
+        format!("{}{residual}{activation}{affine}", if fused.bias { "+Bias" } else { "" })
     };
     match op {
         Op::InvertedResidual(block) => {

@@ -207,7 +207,7 @@ fn hidden_tokens(b: &mut Builder, mask: ValueId) -> ValueId {
 fn dense(b: &mut Builder, layer: &Dense, x: ValueId, residual: Option<ValueId>) -> ValueId {
     b.set_scope(layer.name.as_str());
     let [weight, bias] = [&layer.weight, &layer.bias].map(|tensor| b.constant(tensor.clone()));
-    let fused = Fused { bias: true, residual: residual.is_some(), activation: None };
+    let fused = Fused { bias: true, residual: residual.is_some(), ..Fused::default() };
     let inputs: Vec<ValueId> = [x, weight, bias].into_iter().chain(residual).collect();
     b.push(MatMul { transpose_a: false, transpose_b: true, fused }, &inputs)
 }

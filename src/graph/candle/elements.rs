@@ -55,6 +55,7 @@ pub(super) fn apply(function: U, x: &Tensor) -> candle::Result<Tensor> {
         }
         U::Softplus => softplus(x),
         U::Softsign => x / (x.abs()? + 1.0)?,
+        U::Affine { scale, shift } => x.affine(f64::from(scale), f64::from(shift)),
         U::HardSigmoid { alpha, beta } => x.affine(f64::from(alpha), f64::from(beta))?.clamp(0.0, 1.0),
         U::HardSwish => x * x.affine(1.0 / 6.0, 0.5)?.clamp(0.0, 1.0)?,
         U::Mish => x * softplus(x)?.tanh()?,

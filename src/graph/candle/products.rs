@@ -19,8 +19,12 @@ pub(super) fn finish(fused: Fused, y: Tensor, inputs: &Inputs<'_>) -> candle::Re
     if fused.residual {
         y = (y + inputs.at(2 + usize::from(fused.bias))?)?;
     }
-    match fused.activation {
-        Some(function) => apply(function, &y),
+    let y = match fused.activation {
+        Some(function) => apply(function, &y)?,
+        None => y,
+    };
+    match fused.affine {
+        Some([scale, shift]) => y.affine(f64::from(scale), f64::from(shift)),
         None => Ok(y),
     }
 }
@@ -54,6 +58,9 @@ pub(super) fn matmul(op: &MatMul, known: &Known<'_>) -> Result<Step, OpError> {
 pub(super) fn attention(op: &Attention, known: &Known<'_>) -> Result<Step, OpError> {
     if known.inputs.iter().any(|fact| fact.dtype != DType::F32) {
         return Err(super::step::lacking("attention of types other than float"));
+    }
+    if op.packed > 0 || op.zero_for_nan {
+        return Err(super::step::lacking("attention as the kernels of this crate have it"));
     }
     let op = op.clone();
     one(move |x| {

@@ -46,6 +46,16 @@ fn absorbed(
             fused.activation = Some(unary.0);
             Some((op, before.name.clone(), before.inputs.clone()))
         }
+        (Op::Binary(function), &[a, b]) if scaled(graph, shapes, function.0, a, b).is_some() => {
+            let (x, map) = scaled(graph, shapes, function.0, a, b)?;
+            let before = product(graph, index, shapes, x)?;
+            let mut op = before.op.clone();
+            let fused = fused_mut(&mut op)?;
+            fused.activation?;
+            let [scale, shift] = fused.affine.unwrap_or([1.0, 0.0]);
+            fused.affine = Some([scale * map[0], shift * map[0] + map[1]]);
+            Some((op, before.name.clone(), before.inputs.clone()))
+        }
         (Op::Binary(function), &[a, b]) if function.0 == B::Add && a != b => {
             // The later of two products takes the other as it is.
             let order = |value| index.producer(value);
@@ -64,6 +74,28 @@ fn absorbed(
         }
         _ => None,
     }
+}
+
+/// What is multiplied with a number or has one added: scale and shift.
+fn scaled(
+    graph: &Graph,
+    shapes: &Shapes,
+    function: B,
+    a: ValueId,
+    b: ValueId,
+) -> Option<(ValueId, [f32; 2])> {
+    // Ranks of constants of one element are at most 1, so that the result has the shape of the other.
+    let (x, number) = match (graph.constant_float(a), graph.constant_float(b)) {
+        (None, Some(number)) => (a, number),
+        (Some(number), None) => (b, number),
+        _ => return None,
+    };
+    let map = match function {
+        B::Mul => [number, 0.0],
+        B::Add => [1.0, number],
+        _ => return None,
+    };
+    (number.is_finite() && shapes.rank(x)? > 0).then_some((x, map))
 }
 
 /// The product of `float` that nothing else reads.
@@ -123,6 +155,27 @@ mod tests {
                 b.push(Unary(function), &[sum])
             });
             assert_eq!(operators_after(&before, &wave(&[2, 5, 5, 4]), fuse_epilogues), ["Conv", "Conv"]);
+        }
+    }
+
+    /// Factors before the activation are none of the epilogue's.
+    #[test]
+    fn numbers_after_the_activation() {
+        for (function, activated) in [(U::HardSwish, true), (U::Relu, true), (U::Relu, false)] {
+            let before = graph(&[0, 3], |b, x| {
+                let w = b.constant(wave(&[3, 5]));
+                let mut y = b.push(MatMul::default(), &[x, w]);
+                if activated {
+                    y = b.push(Unary(function), &[y]);
+                }
+                let (half, third) = (b.scalar(0.5), b.constant(wave(&[1])));
+                let y = b.push(Binary(B::Mul), &[half, y]);
+                let y = b.push(Binary(B::Add), &[y, third]);
+                b.push(Binary(B::Mul), &[y, half])
+            });
+            let expected =
+                if activated { &["MatMul"][..] } else { &["MatMul", "Binary", "Binary", "Binary"] };
+            assert_eq!(operators_after(&before, &wave(&[2, 3]), fuse_epilogues), expected);
         }
     }
 

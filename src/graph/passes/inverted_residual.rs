@@ -111,7 +111,7 @@ mod tests {
             dilations: vec![],
             padding: Padding::SameUpper,
             groups,
-            fused: Fused { bias: true, residual, activation },
+            fused: Fused { bias: true, residual, activation, ..Fused::default() },
         }
     }
 

@@ -351,7 +351,7 @@ impl Run<'_> {
             if let Some(activation) = self.epilogue.activation {
                 for index in 0..lines {
                     let at = to.add(index * line);
-                    self.kernels.unary_run(activation, at, at, columns * channels);
+                    self.kernels.activate(activation, at, columns * channels);
                 }
             }
         }
