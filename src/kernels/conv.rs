@@ -9,10 +9,11 @@
 use super::aligned::AlignedFloats;
 use super::depthwise::{self, PackedDepthwise};
 use super::error::{KernelError, expect_length, product as size_of_product};
-use super::filter::Filter;
+use super::filter::{Filter, StoredFilter};
 use super::gemm::{Plain, check_packed};
+use super::narrow::{self, PackedNarrow, narrow_product};
 use super::pack::{PackedB, PackedView};
-use super::product::{Epilogue, Output, Rows, product};
+use super::product::{Epilogue, Output, Rows, SCRATCH, product};
 use super::table::Kernels;
 use super::threads::Threads;
 use crate::tensor::computed::Panels;
@@ -150,7 +151,33 @@ impl Conv2d {
 
     /// Elements behind a pointer of the product's rows.
     pub(super) fn row_depth(&self) -> usize {
-        if self.is_folded() { self.kernel_width * self.depth() } else { self.depth() }
+        self.row_depth_if(self.is_folded())
+    }
+
+    fn row_depth_if(&self, folded: bool) -> usize {
+        if folded { self.kernel_width * self.depth() } else { self.depth() }
+    }
+
+    /// Whether vectors run over the input of a pixel, because its outputs would leave most of their lanes empty.
+    pub fn is_narrow(&self, kernels: &Kernels) -> bool {
+        self.groups == 1
+            && self.in_channels > 0
+            && narrow::pays(kernels, self.narrow_rows(), self.out_channels)
+    }
+
+    /// Whether a kernel row is read in one piece where [`Conv2d::is_narrow`].
+    pub fn is_folded_narrow(&self) -> bool {
+        /// Floats of a pixel's patch, of which the product's scratch must hold those of a tile.
+        const PATCH: usize = SCRATCH / 8;
+        let patch = self.kernel_height.saturating_mul(self.kernel_width).saturating_mul(self.in_channels);
+        self.kernel_width > 1 && self.dilation[1] == 1 && patch <= PATCH
+    }
+
+    /// Pointers of a row of the product, and the elements behind each of them.
+    fn narrow_rows(&self) -> [usize; 2] {
+        let folded = self.is_folded_narrow();
+        let columns = if folded { 1 } else { self.kernel_width };
+        [self.kernel_height.saturating_mul(columns), self.row_depth_if(folded)]
     }
 
     /// What the packed weights depend on.
@@ -171,6 +198,11 @@ enum PackedWeights {
     /// One matrix per group.
     Dense(Vec<PackedB>),
     Depthwise(PackedDepthwise),
+    /// Of kernel rows, or of single taps.
+    Narrow {
+        weights: PackedNarrow,
+        folded: bool,
+    },
 }
 
 impl PackedConv {
@@ -233,6 +265,39 @@ impl PackedConv {
         }))
     }
 
+    /// Packs the weights of a convolution that [`Conv2d::is_narrow`].
+    pub fn pack_narrow(
+        kernels: &Kernels,
+        conv: &Conv2d,
+        filter: StoredFilter<'_>,
+        bias: Option<&[f32]>,
+    ) -> Result<PackedConv, KernelError> {
+        conv.check()?;
+        if !conv.is_narrow(kernels) {
+            let problem = "are not few enough";
+            return Err(KernelError::Descriptor { kernel: KERNEL, argument: "output channels", problem });
+        }
+        let elements = filter.elements(KERNEL, conv)?;
+        let folded = conv.is_folded_narrow();
+        let element = |tap: usize, place: usize, column: usize| {
+            let (tap, channel) = match folded {
+                true => (tap * conv.kernel_width + place / conv.in_channels, place % conv.in_channels),
+                false => (tap, place),
+            };
+            let (start, step) = (elements.taps_of)(channel, column);
+            f32::from_le_bytes(elements.floats[start + tap * step])
+        };
+        let weights = PackedNarrow::pack(kernels, conv.narrow_rows(), conv.out_channels, bias, element)?;
+        Ok(PackedConv { shape: conv.weight_shape(), weights: PackedWeights::Narrow { weights, folded } })
+    }
+
+    /// Bytes that the weights of a narrow convolution take beyond those of the filter, about.
+    pub fn growth_of_narrow(kernels: &Kernels, conv: &Conv2d) -> usize {
+        let [taps, depth] = conv.narrow_rows();
+        let more = depth.next_multiple_of(kernels.lanes) - depth;
+        taps.saturating_mul(more).saturating_mul(conv.out_channels * size_of::<f32>())
+    }
+
     /// The one matrix of weights of a convolution without groups of this geometry.
     pub(super) fn pointwise(&self, conv: &Conv2d) -> Option<PackedView<'_>> {
         match &self.weights {
@@ -256,6 +321,15 @@ impl PackedConv {
         match &self.weights {
             PackedWeights::Dense(groups) => groups.iter().map(PackedB::bytes).sum(),
             PackedWeights::Depthwise(packed) => packed.bytes(),
+            PackedWeights::Narrow { weights, .. } => weights.bytes(),
+        }
+    }
+
+    /// Whether rows for these weights are those of [`Folded`].
+    fn is_folded(&self, conv: &Conv2d) -> bool {
+        match self.weights {
+            PackedWeights::Narrow { folded, .. } => folded,
+            _ => conv.is_folded(),
         }
     }
 }
@@ -272,6 +346,8 @@ pub struct ConvPlan {
     columns: Vec<usize>,
     /// For every kernel column, the output columns whose tap lies inside of the input.
     inside: Vec<Range<usize>>,
+    /// Whether a kernel row is read as one tap.
+    folded: bool,
     zeros: AlignedFloats,
 }
 
@@ -281,18 +357,19 @@ pub(super) const OUTSIDE: usize = usize::MAX;
 impl ConvPlan {
     /// Fails as [`Conv2d::check`] does, and when `packed` was made for other channels, kernel or groups.
     pub fn new(conv: &Conv2d, packed: &PackedConv) -> Result<ConvPlan, KernelError> {
-        if packed.shape != conv.weight_shape() {
-            return Err(KernelError::Descriptor {
-                kernel: KERNEL,
-                argument: "weights",
-                problem: "are packed for another geometry",
-            });
+        let folded = packed.is_folded(conv);
+        if packed.shape != conv.weight_shape() || folded && conv.dilation[1] != 1 {
+            return Err(other_geometry());
         }
-        ConvPlan::of(conv)
+        ConvPlan::with_rows(conv, folded)
     }
 
-    /// A plan for weights of whatever kind.
+    /// A plan for weights of whatever kind that are not narrow.
     pub(super) fn of(conv: &Conv2d) -> Result<ConvPlan, KernelError> {
+        ConvPlan::with_rows(conv, conv.is_folded())
+    }
+
+    fn with_rows(conv: &Conv2d, folded: bool) -> Result<ConvPlan, KernelError> {
         conv.check()?;
         let in_elements = conv.in_elements()?;
         let out_elements = conv.out_elements()?;
@@ -303,6 +380,7 @@ impl ConvPlan {
             rows: Vec::new(),
             columns: Vec::new(),
             inside: Vec::new(),
+            folded,
             zeros: AlignedFloats::zeroed(0),
         };
         let indirect = !conv.is_depthwise() && !conv.is_pointwise();
@@ -336,7 +414,7 @@ impl ConvPlan {
                     first.min(last)..last
                 })
                 .collect();
-            plan.zeros = AlignedFloats::zeroed(conv.row_depth());
+            plan.zeros = AlignedFloats::zeroed(conv.row_depth_if(folded));
         }
         Ok(plan)
     }
@@ -345,6 +423,11 @@ impl ConvPlan {
     pub fn conv(&self) -> &Conv2d {
         &self.conv
     }
+}
+
+fn other_geometry() -> KernelError {
+    let problem = "are packed for another geometry";
+    KernelError::Descriptor { kernel: KERNEL, argument: "weights", problem }
 }
 
 /// For every output position and tap: the input position times `scale`, or [`OUTSIDE`].
@@ -379,12 +462,8 @@ impl Kernels {
         threads: &Threads,
     ) -> Result<(), KernelError> {
         let conv = &plan.conv;
-        if packed.shape != conv.weight_shape() {
-            return Err(KernelError::Descriptor {
-                kernel: KERNEL,
-                argument: "weights",
-                problem: "are packed for another geometry",
-            });
+        if packed.shape != conv.weight_shape() || packed.is_folded(conv) != plan.folded {
+            return Err(other_geometry());
         }
         expect_length(KERNEL, "x", plan.in_elements, x.len())?;
         expect_length(KERNEL, "out", plan.out_elements, out.len())?;
@@ -397,8 +476,41 @@ impl Kernels {
         match &packed.weights {
             PackedWeights::Depthwise(packed) => depthwise::run(self, conv, packed, x, out, epilogue, threads),
             PackedWeights::Dense(groups) => self.conv2d_dense(plan, groups, x, out, epilogue, threads)?,
+            PackedWeights::Narrow { weights, .. } => {
+                weights.check(self, KERNEL)?;
+                self.conv2d_narrow(plan, weights, x, out, epilogue, threads);
+            }
         }
         Ok(())
+    }
+
+    fn conv2d_narrow(
+        &self,
+        plan: &ConvPlan,
+        weights: &PackedNarrow,
+        x: &[f32],
+        out: &mut [f32],
+        epilogue: &Epilogue<'_>,
+        threads: &Threads,
+    ) {
+        let conv = &plan.conv;
+        let padding = plan.zeros.as_slice();
+        // SAFETY: as for dense weights; these are of as many taps, as deep as the rows.
+        unsafe {
+            if x.is_empty() {
+                let depth = conv.row_depth_if(plan.folded);
+                let rows = Nothing { depth, zeros: vec![0.0; depth] };
+                narrow_product(self, &rows, weights, out, epilogue, threads);
+            } else if conv.is_pointwise() {
+                let rows = Plain { data: x.as_ptr(), stride: conv.in_channels, depth: conv.in_channels };
+                narrow_product(self, &rows, weights, out, epilogue, threads);
+            } else if plan.folded {
+                narrow_product(self, &Folded { plan, x, padding }, weights, out, epilogue, threads);
+            } else {
+                let rows = Indirect { plan, x, padding, group_offset: 0 };
+                narrow_product(self, &rows, weights, out, epilogue, threads);
+            }
+        }
     }
 
     fn conv2d_dense(
@@ -428,7 +540,7 @@ impl Kernels {
                 let rows = Plain { data: x.as_ptr(), stride: conv.in_channels, depth: conv.in_channels };
                 // SAFETY: x has one row per output pixel; out was checked and is borrowed uniquely.
                 unsafe { product(self, &rows, pixels, weights, output, threads) };
-            } else if conv.is_folded() {
+            } else if plan.folded {
                 let rows = Folded { plan, x, padding: plan.zeros.as_slice() };
                 // SAFETY: as above.
                 unsafe { product(self, &rows, pixels, weights, output, threads) };
@@ -524,7 +636,7 @@ impl<T: Sync> Rows<T> for Indirect<'_, T> {
     }
 }
 
-/// One tap per kernel row: the pixels under it are contiguous. At the edges they are assembled in scratch memory.
+/// One tap per kernel row: the pixels under it are contiguous. At the edges lines are assembled in scratch memory.
 pub(super) struct Folded<'a, T> {
     pub(super) plan: &'a ConvPlan,
     pub(super) x: &'a [T],
@@ -555,14 +667,13 @@ impl<T: Copy + Sync> Rows<T> for Folded<'_, T> {
     ) {
         let conv = &self.plan.conv;
         let image_size = conv.in_height * conv.in_width * conv.in_channels;
-        let depth = self.depth();
         let count = rows.len();
         let padding = self.padding[channel..].as_ptr();
         let step = conv.stride[1] * conv.in_channels;
         let width = conv.kernel_width;
         // Output columns whose whole kernel row lies inside.
         let (begin, end) = (self.plan.inside[0].start, self.plan.inside[width - 1].end);
-        let mut patches = scratch.chunks_exact_mut(depth.max(1));
+        let mut free = scratch;
         let mut at = 0;
         for (image, y, columns) in (Runs { conv, rest: rows }) {
             let lines = &self.plan.rows[y * conv.kernel_height..][taps.clone()];
@@ -585,20 +696,48 @@ impl<T: Copy + Sync> Rows<T> for Folded<'_, T> {
                         *pointer = start.wrapping_add(index * step);
                     }
                 }
-                for x in (columns.start..first).chain(last..columns.end) {
-                    let Some(patch) = patches.next() else { continue };
-                    let offsets = &self.plan.columns[x * width..][..width];
-                    for (to, &column) in patch.chunks_exact_mut(conv.in_channels).zip(offsets) {
-                        if column == OUTSIDE {
-                            to.copy_from_slice(&self.padding[..conv.in_channels]);
-                        } else {
-                            to.copy_from_slice(&self.x[base + line + column..][..conv.in_channels]);
+                // Windows that overlap share a strip, so that it takes no more than they do.
+                let together = if conv.stride[1] < width { count } else { 1 };
+                for edge in [columns.start..first, last..columns.end] {
+                    for start in edge.clone().step_by(together) {
+                        let windows = edge.end.min(start + together) - start;
+                        let length = ((windows - 1) * conv.stride[1] + width) * conv.in_channels;
+                        let Some((strip, rest)) = std::mem::take(&mut free).split_at_mut_checked(length)
+                        else {
+                            return;
+                        };
+                        free = rest;
+                        self.assemble(strip, base + line, start * conv.stride[1]);
+                        let to = &mut to[start - columns.start..][..windows];
+                        for (index, pointer) in to.iter_mut().enumerate() {
+                            *pointer = strip[index * step + channel..].as_ptr();
                         }
                     }
-                    to[x - columns.start] = patch[channel..].as_ptr();
                 }
             }
             at += columns.len();
+        }
+    }
+}
+
+impl<T: Copy> Folded<'_, T> {
+    /// Writes the pixels of the line at `line` from column `left` on, which counts those of the padding.
+    fn assemble(&self, strip: &mut [T], line: usize, left: usize) {
+        let conv = &self.plan.conv;
+        let channels = conv.in_channels;
+        let pixels = strip.len().checked_div(channels).unwrap_or(0);
+        let begin = conv.pad_left.saturating_sub(left).min(pixels);
+        let end = (conv.in_width + conv.pad_left).saturating_sub(left).clamp(begin, pixels);
+        let (before, rest) = strip.split_at_mut(begin * channels);
+        let (inside, after) = rest.split_at_mut((end - begin) * channels);
+        for outside in [before, after] {
+            for piece in outside.chunks_mut(self.padding.len().max(1)) {
+                piece.copy_from_slice(&self.padding[..piece.len()]);
+            }
+        }
+        if !inside.is_empty() {
+            let from = line + (left + begin - conv.pad_left) * channels;
+            inside.copy_from_slice(&self.x[from..][..inside.len()]);
         }
     }
 }

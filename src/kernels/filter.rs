@@ -1,9 +1,10 @@
 //! Filters of convolutions where they are stored: packing reads them in either order and at any address.
 
 use super::conv::Conv2d;
-use super::error::{KernelError, expect_length};
-use super::pack::Columns;
+use super::error::{KernelError, expect_length, product as size_of_product};
+use super::pack::{Columns, PanelWidth};
 use crate::tensor::buffer::{Plain, bytes_of};
+use crate::tensor::computed::Panels;
 
 /// In which order the elements of a filter are stored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -71,5 +72,58 @@ impl<'a> Filter<'a> {
             }
         }
         sorted
+    }
+}
+
+/// A filter as it is stored.
+#[derive(Clone, Copy)]
+pub enum StoredFilter<'a> {
+    /// Element after element.
+    Plain(Filter<'a>),
+    /// As the panels of a direct convolution, of these kernels or of others.
+    Panels(&'a Panels),
+}
+
+/// The elements of a filter.
+pub(super) struct Elements<'a> {
+    pub(super) floats: &'a [[u8; 4]],
+    /// For an input and an output channel, where the first tap stands and how far it is to the next one.
+    pub(super) taps_of: Box<dyn Fn(usize, usize) -> (usize, usize) + Sync + 'a>,
+    /// Taps are neighbours, and so are the input channels of an output channel.
+    pub(super) by_output: bool,
+}
+
+impl<'a> StoredFilter<'a> {
+    /// Fails when there are more or fewer elements than those of the filter of `conv`.
+    pub(super) fn elements(self, kernel: &'static str, conv: &Conv2d) -> Result<Elements<'a>, KernelError> {
+        let conv = *conv;
+        match self {
+            StoredFilter::Plain(filter) => {
+                filter.check(kernel, &conv, size_of::<f32>())?;
+                Ok(Elements {
+                    floats: filter.bytes.as_chunks().0,
+                    taps_of: Box::new(move |channel, column| filter.taps_of(&conv, channel, column)),
+                    by_output: filter.order == FilterOrder::OutFirst,
+                })
+            }
+            StoredFilter::Panels(stored) => {
+                let (k, n, width) = (stored.k, stored.n, PanelWidth::of_stored(stored));
+                let floats = width.floats(k, n).filter(|_| width.is_possible());
+                let rows = size_of_product(kernel, "weights", &[conv.taps(), conv.in_channels])?;
+                if (k, n, stored.transposed) != (rows, conv.out_channels, false) {
+                    let problem = "are panels of another matrix";
+                    return Err(KernelError::Descriptor { kernel, argument: "weights", problem });
+                }
+                let bytes = stored.stored.stored_bytes();
+                let expected = floats.map_or(usize::MAX, |floats| floats * size_of::<f32>());
+                expect_length(kernel, "weights", expected, bytes.len())?;
+                let panels = width.over(n);
+                let taps_of = move |channel, column| {
+                    let (start, row) = panels.column(k, column);
+                    (start + channel * row, conv.in_channels * row)
+                };
+                Ok(Elements { floats: bytes.as_chunks().0, taps_of: Box::new(taps_of), by_output: false })
+            }
+        }
     }
 }

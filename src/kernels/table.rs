@@ -25,6 +25,7 @@ pub struct Kernels {
     /// Rows of weights of one panel that the matrix product works through before it turns to the next panel.
     pub depth_block: usize,
     pub(super) tile: unsafe fn(&product::Tile, usize, usize),
+    pub(super) narrow: unsafe fn(&narrow::Tiles),
     pub(super) depthwise: unsafe fn(&depthwise::Line<'_, depthwise::Floats>),
     /// By the size of tile, as the next two.
     pub(super) winograd_inputs: [unsafe fn(&winograd::Inputs); 2],
@@ -99,6 +100,7 @@ macro_rules! tier {
             tile_vectors: <$isa>::TILE_VECTORS,
             depth_block: $depth_block,
             tile: shim!($isa, $features, product::tile, (work: &product::Tile, rows: usize, vectors: usize)),
+            narrow: shim!($isa, $features, narrow::narrow, (work: &narrow::Tiles)),
             depthwise: shim!($isa, $features, depthwise::depthwise, (line: &depthwise::Line<'_, depthwise::Floats>)),
             winograd_inputs: [
                 shim!($isa, $features, winograd::inputs::<_, winograd::Two>, (work: &winograd::Inputs)),

@@ -5,13 +5,11 @@ use super::{
     matmul::in_brain_floats,
     step::PackedSize,
     volume,
-    weights::{packed_conv, panels, stored_filter},
+    weights::{any_filter, packed_conv},
     window::Axis,
 };
 use crate::{
-    kernels::{
-        BLayout, Conv2d, ConvPlan, PackedConv, PackedWinograd, WinogradFilter, WinogradPlan, WinogradTile,
-    },
+    kernels::{BLayout, Conv2d, ConvPlan, PackedConv, PackedWinograd, WinogradPlan, WinogradTile},
     tensor::{DType, Shape, Tensor},
 };
 use serde::{Deserialize, Serialize};
@@ -187,8 +185,17 @@ impl Operator for Conv {
             return in_tiles(cx, fused, &conv, tile, weights);
         }
         let from: Vec<usize> = [1].into_iter().chain(bias_input).collect();
-        let kind = if conv.groups == 1 { "conv" } else { "grouped conv" };
-        let packed = cx.packed(kind, &from, || packed_conv(cx, &conv, weights, known_bias(cx, fused)?))?;
+        let packed = if conv.is_narrow(cx.kernels) {
+            let size = PackedSize::Larger(PackedConv::growth_of_narrow(cx.kernels, &conv));
+            let kind = if conv.is_folded_narrow() { "narrow conv" } else { "narrow conv by taps" };
+            cx.packed_as(kind, &from, size, || {
+                let (filter, bias) = (any_filter(weights), known_bias(cx, fused)?);
+                Ok(PackedConv::pack_narrow(cx.kernels, &conv, filter, bias)?)
+            })?
+        } else {
+            let kind = if conv.groups == 1 { "conv" } else { "grouped conv" };
+            cx.packed(kind, &from, || packed_conv(cx, &conv, weights, known_bias(cx, fused)?))?
+        };
         let plan = ConvPlan::new(&conv, &packed)?;
         Ok(Step::arena(move |io| {
             let (x, out) = (io.input(0)?, io.next_output()?);
@@ -223,11 +230,7 @@ fn in_tiles(
     let size = PackedSize::Larger(PackedWinograd::growth(conv, tile));
     let packed = cx.packed_as(kind, &from, size, || {
         let bias = known_bias(cx, fused)?;
-        let filter = match panels(weights) {
-            Some(stored) => WinogradFilter::Panels(stored),
-            None => WinogradFilter::Plain(stored_filter(weights)),
-        };
-        Ok(PackedWinograd::pack(cx.kernels, conv, tile, filter, bias, cx.threads)?)
+        Ok(PackedWinograd::pack(cx.kernels, conv, tile, any_filter(weights), bias, cx.threads)?)
     })?;
     let scratch = plan.scratch() * size_of::<f32>();
     let step = Step::arena(move |io| {
@@ -310,6 +313,30 @@ mod tests {
             let reach = |at: usize| 3 - usize::from(at == 0) - usize::from(at == size - 1);
             let expected = (reach(pixel / size) * reach(pixel % size) * channels + 2) as f32;
             assert!((actual - expected).abs() < 1e-3, "{index}: {actual}, expected {expected}");
+        }
+    }
+
+    /// The same of one output channel.
+    #[test]
+    fn few_known_columns_are_narrow() {
+        let (size, channels) = (13, 32);
+        let fused =
+            Fused { bias: true, residual: true, activation: Some(kernels::Unary::Relu), ..Fused::default() };
+        let op = Conv { fused, ..conv(Padding::SameUpper, &[]) };
+        let ones = |shape: &[usize]| tensor(shape, &vec![1.0; shape.iter().product()]);
+        let inputs = [
+            ones(&[1, size, size, channels]),
+            ones(&[3, 3, channels, 1]),
+            ones(&[1]),
+            ones(&[1, size, size, 1]),
+        ];
+        let facts: Vec<Fact> = inputs.iter().map(|x| Fact::new(DType::F32, x.shape().clone())).collect();
+        assert!(op.geometry(&facts).unwrap().0.is_narrow(kernels::best()));
+        let y = run_op_knowing(op, &inputs, 1..3).unwrap();
+        for (pixel, &actual) in y.as_slice::<f32>().unwrap().iter().enumerate() {
+            let reach = |at: usize| 3 - usize::from(at == 0) - usize::from(at == size - 1);
+            let expected = (reach(pixel / size) * reach(pixel % size) * channels + 2) as f32;
+            assert_eq!(actual, expected, "{pixel}");
         }
     }
 

@@ -2,7 +2,7 @@
 
 use super::{Lower, Op, OpError, conv::Conv};
 use crate::{
-    kernels::{BLayout, Conv2d, Filter, FilterOrder, Kernels, PackedB, PackedConv, PanelWidth},
+    kernels::{BLayout, Conv2d, Filter, FilterOrder, Kernels, PackedB, PackedConv, PanelWidth, StoredFilter},
     tensor::{Buffer, Tensor, computed::Panels},
 };
 
@@ -61,6 +61,14 @@ pub(super) fn stored_filter(weights: &Tensor) -> Filter<'_> {
             Filter { bytes, order: FilterOrder::OutFirst }
         }
         _ => Filter { bytes: weights.stored_bytes(), order: FilterOrder::TapsFirst },
+    }
+}
+
+/// The same, panels included.
+pub(super) fn any_filter(weights: &Tensor) -> StoredFilter<'_> {
+    match panels(weights) {
+        Some(panels) => StoredFilter::Panels(panels),
+        None => StoredFilter::Plain(stored_filter(weights)),
     }
 }
 

@@ -180,6 +180,22 @@ unsafe impl Isa for Avx2 {
         // SAFETY: the token is proof of the instruction set.
         unsafe { _mm256_srai_epi32::<N>(a) }
     }
+    #[inline(always)]
+    fn reduce_add_four(self, [a, b, c, d]: [__m256; 4]) -> [f32; 4] {
+        // SAFETY: the token is proof of the instruction set; a vector of four lanes is four floats.
+        unsafe {
+            let pair = |a, b| {
+                let sums = _mm256_add_ps(_mm256_unpacklo_ps(a, b), _mm256_unpackhi_ps(a, b));
+                _mm256_castps_pd(sums)
+            };
+            let (ab, cd) = (pair(a, b), pair(c, d));
+            // In either half a part of each of the four sums.
+            let (low, high) = (_mm256_unpacklo_pd(ab, cd), _mm256_unpackhi_pd(ab, cd));
+            let halves = _mm256_add_ps(_mm256_castpd_ps(low), _mm256_castpd_ps(high));
+            let sums = _mm_add_ps(_mm256_castps256_ps128(halves), _mm256_extractf128_ps::<1>(halves));
+            core::mem::transmute(sums)
+        }
+    }
     intrinsics! {
         splat(value: f32) -> __m256 = _mm256_set1_ps(value);
         add(a: __m256, b: __m256) -> __m256 = _mm256_add_ps(a, b);

@@ -185,6 +185,24 @@ unsafe impl Isa for Avx512 {
         }
     }
     #[inline(always)]
+    fn reduce_add_four(self, [a, b, c, d]: [__m512; 4]) -> [f32; 4] {
+        // SAFETY: the token is proof of the instruction set; a vector of four lanes is four floats.
+        unsafe {
+            let pair = |a, b| {
+                let sums = _mm512_add_ps(_mm512_unpacklo_ps(a, b), _mm512_unpackhi_ps(a, b));
+                _mm512_castps_pd(sums)
+            };
+            let (ab, cd) = (pair(a, b), pair(c, d));
+            // In every quarter a part of each of the four sums.
+            let (low, high) = (_mm512_unpacklo_pd(ab, cd), _mm512_unpackhi_pd(ab, cd));
+            let quarters = _mm512_add_ps(_mm512_castpd_ps(low), _mm512_castpd_ps(high));
+            let upper = _mm512_extractf32x8_ps::<1>(quarters);
+            let halves = _mm256_add_ps(_mm512_castps512_ps256(quarters), upper);
+            let sums = _mm_add_ps(_mm256_castps256_ps128(halves), _mm256_extractf128_ps::<1>(halves));
+            core::mem::transmute(sums)
+        }
+    }
+    #[inline(always)]
     fn quotient(self, a: __m512, b: __m512) -> __m512 {
         // A division of sixteen lanes takes sixteen cycles; this takes five instructions.
         // SAFETY: the token is proof of the instruction set.

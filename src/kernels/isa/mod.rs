@@ -402,6 +402,11 @@ pub(crate) unsafe trait Isa: Copy {
         }
         lanes[0]
     }
+    /// The sums of all lanes of four vectors.
+    #[inline(always)]
+    fn reduce_add_four(self, of: [Self::F32; 4]) -> [f32; 4] {
+        of.map(|a| self.reduce_add(a))
+    }
 }
 
 /// Which of `4 * LANES` numbers is in lane `lane` of vector `vector` of [`Isa::load_columns`].

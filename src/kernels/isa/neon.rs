@@ -141,6 +141,11 @@ unsafe impl Isa for Neon {
         unsafe { vaddvq_f32(a) }
     }
     #[inline(always)]
+    fn reduce_add_four(self, [a, b, c, d]: [float32x4_t; 4]) -> [f32; 4] {
+        // SAFETY: the token is proof of the instruction set; a vector is four floats.
+        unsafe { core::mem::transmute(vpaddq_f32(vpaddq_f32(a, b), vpaddq_f32(c, d))) }
+    }
+    #[inline(always)]
     fn reduce_max(self, a: float32x4_t) -> f32 {
         // SAFETY: the token is proof of the instruction set.
         unsafe { vmaxvq_f32(a) }

@@ -10,7 +10,7 @@
 mod pack;
 mod transform;
 
-pub use pack::{PackedWinograd, WinogradFilter};
+pub use pack::PackedWinograd;
 pub(super) use transform::{Four, Inputs, Outputs, Two, Weights, inputs, outputs, weights};
 
 use super::conv::Conv2d;
@@ -361,7 +361,7 @@ impl Run<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::kernels::filter::{Filter, FilterOrder};
+    use crate::kernels::filter::{Filter, FilterOrder, StoredFilter};
     use crate::kernels::table::available;
     use crate::kernels::testing::{ConvCase, assert_close, random, same_conv};
     use crate::kernels::{PANEL_WIDTHS, PanelWidth};
@@ -372,7 +372,7 @@ mod tests {
         for kernels in available() {
             for (tile, tolerance) in [(WinogradTile::Two, 2e-6), (WinogradTile::Four, 4e-6)] {
                 for threads in [Threads::single(), Threads::new(3)] {
-                    let filter = WinogradFilter::Plain(Filter::taps_first(&case.weights));
+                    let filter = StoredFilter::Plain(Filter::taps_first(&case.weights));
                     let bias = Some(case.bias.as_slice());
                     let packed = PackedWinograd::pack(kernels, &conv, tile, filter, bias, &threads).unwrap();
                     let plan = WinogradPlan::new(&conv, tile, threads.count()).unwrap();
@@ -424,17 +424,17 @@ mod tests {
         }
         let tile = WinogradTile::Four;
         for kernels in available() {
-            let pack = |filter: WinogradFilter<'_>| {
+            let pack = |filter: StoredFilter<'_>| {
                 let packed =
                     PackedWinograd::pack(kernels, &conv, tile, filter, None, &Threads::new(2)).unwrap();
                 (0..36).flat_map(|point| packed.point(point).panels.to_vec()).collect::<Vec<_>>()
             };
-            let expected = pack(WinogradFilter::Plain(Filter::taps_first(&weights)));
+            let expected = pack(StoredFilter::Plain(Filter::taps_first(&weights)));
             let outward = Filter { bytes: bytes_of(&turned), order: FilterOrder::OutFirst };
-            assert_eq!(pack(WinogradFilter::Plain(outward)), expected);
+            assert_eq!(pack(StoredFilter::Plain(outward)), expected);
             for (_, width) in PANEL_WIDTHS {
                 let panels = panels_of(&conv, &weights, width);
-                assert_eq!(pack(WinogradFilter::Panels(&panels)), expected);
+                assert_eq!(pack(StoredFilter::Panels(&panels)), expected);
             }
         }
     }
@@ -472,7 +472,7 @@ mod tests {
         let single = Threads::single();
         let weights = [0.0; 9 * 4 * 6];
         let pack = |conv: &Conv2d, weights: &[f32], bias: Option<&[f32]>| {
-            let filter = WinogradFilter::Plain(Filter::taps_first(weights));
+            let filter = StoredFilter::Plain(Filter::taps_first(weights));
             PackedWinograd::pack(kernels, conv, tile, filter, bias, &single)
         };
         for bad in [
@@ -496,7 +496,7 @@ mod tests {
             Panels { transposed: true, ..whole() },
             Panels { stored: AlignedVec::<f32>::zeroed(8).unwrap().freeze(), ..whole() },
         ] {
-            let filter = WinogradFilter::Panels(&bad);
+            let filter = StoredFilter::Panels(&bad);
             assert!(PackedWinograd::pack(kernels, &good, tile, filter, None, &single).is_err());
         }
         let packed = pack(&good, &weights, None).unwrap();

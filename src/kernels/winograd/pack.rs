@@ -4,103 +4,47 @@ use super::{KERNEL, Weights, WinogradTile, apart, is_possible};
 use crate::kernels::aligned::AlignedFloats;
 use crate::kernels::conv::Conv2d;
 use crate::kernels::error::{KernelError, expect_length, product as size_of_product};
-use crate::kernels::filter::{Filter, FilterOrder};
+use crate::kernels::filter::{Elements, StoredFilter};
 use crate::kernels::isa::MAX_LANES;
 use crate::kernels::pack::{PackedView, PanelWidth, packed_len, padded_bias};
 use crate::kernels::product::part;
 use crate::kernels::table::Kernels;
 use crate::kernels::threads::{SendPtr, Threads};
-use crate::tensor::computed::Panels;
 use std::ops::Range;
 
-/// A filter as it is stored.
-#[derive(Clone, Copy)]
-pub enum WinogradFilter<'a> {
-    /// Element after element.
-    Plain(Filter<'a>),
-    /// As the panels of a direct convolution, of these kernels or of others.
-    Panels(&'a Panels),
-}
-
-/// The elements of a filter.
-struct Elements<'a> {
-    floats: &'a [[u8; 4]],
-    /// For an input and an output channel, where the first tap stands and how far it is to the next one.
-    taps_of: Box<dyn Fn(usize, usize) -> (usize, usize) + Sync + 'a>,
-    /// Taps are neighbours, and so are the input channels of an output channel.
-    by_output: bool,
-}
-
-impl<'a> WinogradFilter<'a> {
-    /// Fails when there are more or fewer elements than those of the filter of `conv`.
-    fn elements(self, conv: &Conv2d) -> Result<Elements<'a>, KernelError> {
-        let conv = *conv;
-        match self {
-            WinogradFilter::Plain(filter) => {
-                filter.check(KERNEL, &conv, size_of::<f32>())?;
-                Ok(Elements {
-                    floats: filter.bytes.as_chunks().0,
-                    taps_of: Box::new(move |channel, column| filter.taps_of(&conv, channel, column)),
-                    by_output: filter.order == FilterOrder::OutFirst,
-                })
-            }
-            WinogradFilter::Panels(stored) => {
-                let (k, n, width) = (stored.k, stored.n, PanelWidth::of_stored(stored));
-                let floats = width.floats(k, n).filter(|_| width.is_possible());
-                let rows = size_of_product(KERNEL, "weights", &[conv.taps(), conv.in_channels])?;
-                if (k, n, stored.transposed) != (rows, conv.out_channels, false) {
-                    let problem = "are panels of another matrix";
-                    return Err(KernelError::Descriptor { kernel: KERNEL, argument: "weights", problem });
-                }
-                let bytes = stored.stored.stored_bytes();
-                let expected = floats.map_or(usize::MAX, |floats| floats * size_of::<f32>());
-                expect_length(KERNEL, "weights", expected, bytes.len())?;
-                let panels = width.over(n);
-                let taps_of = move |channel, column| {
-                    let (start, row) = panels.column(k, column);
-                    (start + channel * row, conv.in_channels * row)
-                };
-                Ok(Elements { floats: bytes.as_chunks().0, taps_of: Box::new(taps_of), by_output: false })
+/// Windows of some input channels, [`TOGETHER`] at most, for the output channels `columns`: nine vectors for each.
+fn windows(
+    elements: &Elements<'_>,
+    kernels: &Kernels,
+    channels: Range<usize>,
+    columns: Range<usize>,
+) -> [[f32; MAX_LANES]; 9 * TOGETHER] {
+    let mut windows = [[0.0f32; MAX_LANES]; 9 * TOGETHER];
+    if elements.by_output {
+        let (first, _) = (elements.taps_of)(channels.start, columns.start);
+        let (next, _) = (elements.taps_of)(channels.start, columns.start + 1);
+        let (stride, length) = (next - first, channels.len() * 9);
+        let rows = &elements.floats[first..first + (columns.len() - 1) * stride + length];
+        let to = windows.as_flattened_mut();
+        assert!(length * MAX_LANES <= to.len() && columns.len() <= MAX_LANES, "the windows have room");
+        // SAFETY: `rows` reaches from the first to the last of the rows, and every element of one has a row in `to`. Any
+        // four bytes are a float, and no alignment is asked for.
+        unsafe {
+            let from = rows.as_ptr().cast();
+            (kernels.turn)(from, stride, columns.len(), length, to.as_mut_ptr(), MAX_LANES);
+        }
+        return windows;
+    }
+    for (channel, window) in channels.zip(windows.as_chunks_mut::<9>().0) {
+        for (lane, column) in columns.clone().enumerate() {
+            let (start, step) = (elements.taps_of)(channel, column);
+            let taps = &elements.floats[start..=start + 8 * step];
+            for tap in 0..9 {
+                window[tap][lane] = f32::from_le_bytes(taps[tap * step]);
             }
         }
     }
-}
-
-impl Elements<'_> {
-    /// Windows of some input channels, [`TOGETHER`] at most, for the output channels `columns`: nine vectors for each.
-    fn windows(
-        &self,
-        kernels: &Kernels,
-        channels: Range<usize>,
-        columns: Range<usize>,
-    ) -> [[f32; MAX_LANES]; 9 * TOGETHER] {
-        let mut windows = [[0.0f32; MAX_LANES]; 9 * TOGETHER];
-        if self.by_output {
-            let (first, _) = (self.taps_of)(channels.start, columns.start);
-            let (next, _) = (self.taps_of)(channels.start, columns.start + 1);
-            let (stride, length) = (next - first, channels.len() * 9);
-            let rows = &self.floats[first..first + (columns.len() - 1) * stride + length];
-            let to = windows.as_flattened_mut();
-            assert!(length * MAX_LANES <= to.len() && columns.len() <= MAX_LANES, "the windows have room");
-            // SAFETY: `rows` reaches from the first to the last of the rows, and every element of one has a row in `to`. Any
-            // four bytes are a float, and no alignment is asked for.
-            unsafe {
-                let from = rows.as_ptr().cast();
-                (kernels.turn)(from, stride, columns.len(), length, to.as_mut_ptr(), MAX_LANES);
-            }
-            return windows;
-        }
-        for (channel, window) in channels.zip(windows.as_chunks_mut::<9>().0) {
-            for (lane, column) in columns.clone().enumerate() {
-                let (start, step) = (self.taps_of)(channel, column);
-                let taps = &self.floats[start..=start + 8 * step];
-                for tap in 0..9 {
-                    window[tap][lane] = f32::from_le_bytes(taps[tap * step]);
-                }
-            }
-        }
-        windows
-    }
+    windows
 }
 
 /// Input channels that a thread does at a time.
@@ -133,7 +77,7 @@ impl PackedWinograd {
         kernels: &Kernels,
         conv: &Conv2d,
         tile: WinogradTile,
-        filter: WinogradFilter<'_>,
+        filter: StoredFilter<'_>,
         bias: Option<&[f32]>,
         threads: &Threads,
     ) -> Result<PackedWinograd, KernelError> {
@@ -145,7 +89,7 @@ impl PackedWinograd {
         if let Some(bias) = bias {
             expect_length(KERNEL, "bias", conv.out_channels, bias.len())?;
         }
-        let elements = filter.elements(conv)?;
+        let elements = filter.elements(KERNEL, conv)?;
         let (k, n) = (conv.in_channels, conv.out_channels);
         let point = apart(packed_len(kernels, k, n)?);
         let panels = AlignedFloats::zeroed(size_of_product(KERNEL, "weights", &[point, tile.points()])?);
@@ -174,7 +118,7 @@ impl PackedWinograd {
             let columns = task / parts * lanes..n.min((task / parts + 1) * lanes);
             let (start, row) = panels.column(k, columns.start);
             let channels = part(k, parts, task % parts);
-            let windows = elements.windows(kernels, channels.clone(), columns);
+            let windows = windows(elements, kernels, channels.clone(), columns);
             for (channel, window) in channels.zip(windows.as_chunks::<9>().0) {
                 // SAFETY: a vector of a row of a panel, at every point; no two tasks have the same. A window is nine vectors.
                 unsafe {
