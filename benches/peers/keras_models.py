@@ -15,6 +15,10 @@ import numpy
 import tensorflow
 
 
+# Not every network has all of them.
+STATISTICS = {"gamma": (0.8, 1.2), "beta": (-0.2, 0.2), "moving_mean": (-0.1, 0.1), "moving_variance": (0.8, 1.2)}
+
+
 def write(name, out):
     keras.utils.set_random_seed(7)
     model = getattr(keras.applications, name)(weights=None, classes=1000)
@@ -22,10 +26,9 @@ def write(name, out):
     random = numpy.random.default_rng(7)
     for layer in model.layers:
         if isinstance(layer, keras.layers.BatchNormalization):
-            gamma, beta, mean, variance = (weight.shape for weight in layer.get_weights())
-            layer.set_weights([random.uniform(0.8, 1.2, gamma), random.uniform(-0.2, 0.2, beta),
-                               random.uniform(-0.1, 0.1, mean), random.uniform(0.8, 1.2, variance)])
-    shape = (1, *model.input_shape[1:])
+            for weight in layer.weights:
+                weight.assign(random.uniform(*STATISTICS[weight.name], weight.shape))
+    shape = (1, *(size or 224 for size in model.input_shape[1:]))
     folder = out / name.lower()
     signature = [keras.InputSpec(shape=shape, dtype="float32", name="image")]
     model.export(str(folder), format="tf_saved_model", input_signature=signature, verbose=False)

@@ -125,29 +125,48 @@ impl View<'_> {
         1.0
     }
 
-    /// `x (1 + f(..)) / 2`: what stands under `f`, and x.
-    fn half_gate(&self, value: ValueId, function: U) -> Option<(ValueId, ValueId)> {
+    /// `x (1 + f(..)) / 2`: what stands under `f`, 1, and x. Or `x (1 - f(..)) / 2`, with -1.
+    fn half_gate(&self, value: ValueId, function: U) -> Option<(ValueId, f32, ValueId)> {
         self.binary(value, B::Mul).or_else(|| self.binary(value, B::Div))?;
         let mut factors = Vec::new();
         let constant = self.factors(value, 3, &mut factors);
         let &[a, b] = factors.as_slice() else { return None };
         let inner = |gate: ValueId| {
-            let (curve, one) = self.with_constant(gate, B::Add)?;
+            let (curve, one, sign) = match self.with_constant(gate, B::Add) {
+                Some((curve, one)) => (curve, one, 1.0),
+                None => {
+                    let [one, curve] = self.binary(gate, B::Sub)?;
+                    (curve, self.graph.constant_float(one)?, -1.0)
+                }
+            };
             let (found, inner) = self.unary(curve)?;
-            (found == function && close(one, 1.0) && close(constant, 0.5)).then_some(inner)
+            (found == function && close(one, 1.0) && close(constant, 0.5)).then_some((inner, sign))
         };
-        inner(b).map(|inner| (inner, a)).or_else(|| inner(a).map(|inner| (inner, b)))
+        let with = |gate: ValueId, x: ValueId| inner(gate).map(|(inner, sign)| (inner, sign, x));
+        with(b, a).or_else(|| with(a, b))
     }
 
+    /// The value, or what it is the negative of, and -1.
+    fn signed(&self, value: ValueId) -> (ValueId, f32) {
+        match self.unary(value) {
+            Some((U::Neg, x)) => (x, -1.0),
+            _ => (value, 1.0),
+        }
+    }
+
+    /// With the error function, or its complement of the negative.
     fn gelu(&self, value: ValueId) -> Option<(U, ValueId)> {
-        let (inner, x) = self.half_gate(value, U::Erf)?;
+        let (inner, sign, x) = self.half_gate(value, U::Erf)?;
+        let (inner, outer_sign) = self.signed(inner);
         let (of, factor) = self.scaled(inner)?;
+        let (of, inner_sign) = self.signed(of);
+        let factor = factor * sign * outer_sign * inner_sign;
         (of == x && close(factor, std::f32::consts::FRAC_1_SQRT_2)).then_some((U::Gelu, x))
     }
 
     /// `tanh(sqrt(2 / pi) (x + 0.044715 x^3))`
     fn gelu_tanh(&self, value: ValueId) -> Option<(U, ValueId)> {
-        let (inner, x) = self.half_gate(value, U::Tanh)?;
+        let (inner, sign, x) = self.half_gate(value, U::Tanh)?;
         let (sum, factor) = self.scaled(inner)?;
         let [a, b] = self.binary(sum, B::Add)?;
         let cubic = if a == x { b } else { a };
@@ -161,7 +180,11 @@ impl View<'_> {
                 constant == 1.0 && factors.len() == 3 && factors.iter().all(|&factor| factor == x)
             }
         };
-        let found = (a == x || b == x) && cubed && close(small, 0.044_715) && close(factor, 0.797_884_6);
+        let found = sign == 1.0
+            && (a == x || b == x)
+            && cubed
+            && close(small, 0.044_715)
+            && close(factor, 0.797_884_6);
         found.then_some((U::GeluTanh, x))
     }
 }

@@ -20,7 +20,9 @@ pub(super) fn find_layer_norms(mut graph: Graph, machine: &Machine<'_>) -> Graph
         if let Some((x, epsilon)) = plain(&graph, &index, &shapes, output) {
             let op = LayerNorm { axis: -1, epsilon, center: true };
             graph.replace(&mut index, position, op, vec![x]);
-        } else if let Some((op, inputs)) = with_factor(&graph, &index, output) {
+        } else if let Some((op, inputs)) =
+            with_factor(&graph, &index, output).or_else(|| folded(&graph, &index, &shapes, output))
+        {
             graph.replace(&mut index, position, op, inputs);
         }
     }
@@ -68,11 +70,7 @@ fn plain(graph: &Graph, index: &Index, shapes: &Shapes, value: ValueId) -> Optio
             }
         }
     };
-    let [a, b] = binary(graph, index, stabilised, B::Add)?;
-    let (variance, epsilon) = match graph.constant_float(b) {
-        Some(epsilon) => (a, epsilon),
-        None => (b, graph.constant_float(a)?),
-    };
+    let (variance, epsilon) = with_number(graph, binary(graph, index, stabilised, B::Add)?)?;
     let square = row_mean(graph, index, shapes, variance)?;
     let squared = match unary(graph, index, square, U::Square) {
         Some(squared) => squared,
@@ -90,6 +88,76 @@ fn plain(graph: &Graph, index: &Index, shapes: &Shapes, value: ValueId) -> Optio
     };
     let x = centred(difference)?;
     (centred(squared)? == x).then_some((x, epsilon))
+}
+
+/// The other one of two summands of which one is a number.
+fn with_number(graph: &Graph, [a, b]: [ValueId; 2]) -> Option<(ValueId, f32)> {
+    match graph.constant_float(b) {
+        Some(number) => Some((a, number)),
+        None => Some((b, graph.constant_float(a)?)),
+    }
+}
+
+/// `x factor + (bias - mean(x) factor)`, where the factor is `scale / sqrt(variance + epsilon)`, as TensorFlow's moments and
+/// Keras have it. Scale and bias may be missing.
+fn folded(
+    graph: &Graph,
+    index: &Index,
+    shapes: &Shapes,
+    value: ValueId,
+) -> Option<(LayerNorm, Vec<ValueId>)> {
+    orders(binary(graph, index, value, B::Add)?).into_iter().find_map(|[scaled, rest]| {
+        orders(binary(graph, index, scaled, B::Mul)?).into_iter().find_map(|[x, factor]| {
+            let root = |value| unary(graph, index, value, U::Rsqrt);
+            let (scale, stabilised) = match root(factor) {
+                Some(stabilised) => (None, stabilised),
+                None => {
+                    let factors = orders(binary(graph, index, factor, B::Mul)?);
+                    factors.into_iter().find_map(|[of, scale]| Some((Some(scale), root(of)?)))?
+                }
+            };
+            let (variance, epsilon) = with_number(graph, binary(graph, index, stabilised, B::Add)?)?;
+            let squared = row_mean(graph, index, shapes, variance)?;
+            let differences = orders(binary(graph, index, squared, B::SquaredDifference)?);
+            let [_, mean] = differences
+                .into_iter()
+                .find(|&[of, mean]| of == x && row_mean(graph, index, shapes, mean) == Some(x))?;
+            let bias = bias(graph, index, rest, [mean, factor])?;
+            let columns = shapes.dims(x)?.last().copied()??;
+            let vector =
+                |value: &ValueId| graph.constants.get(value).is_some_and(|tensor| tensor.len() == columns);
+            let fits = scale.iter().chain(&bias).all(vector) && (scale.is_some() || bias.is_none());
+            let inputs = [x].into_iter().chain(scale).chain(bias).collect();
+            fits.then_some((LayerNorm { axis: -1, epsilon, center: true }, inputs))
+        })
+    })
+}
+
+/// Of `bias - mean factor`: the bias, if there is one.
+fn bias(
+    graph: &Graph,
+    index: &Index,
+    value: ValueId,
+    [mean, factor]: [ValueId; 2],
+) -> Option<Option<ValueId>> {
+    let product = |value| binary(graph, index, value, B::Mul).map(orders);
+    if let Some([bias, taken]) = binary(graph, index, value, B::Sub) {
+        return product(taken)?.contains(&[mean, factor]).then_some(Some(bias));
+    }
+    let negative = |value| {
+        product(value).is_some_and(|pairs| {
+            pairs.iter().any(|&[a, b]| b == factor && unary(graph, index, a, U::Neg) == Some(mean))
+        })
+    };
+    if negative(value) {
+        return Some(None);
+    }
+    let sums = orders(binary(graph, index, value, B::Add)?);
+    sums.into_iter().find_map(|[taken, bias]| negative(taken).then_some(Some(bias)))
+}
+
+fn orders([a, b]: [ValueId; 2]) -> [[ValueId; 2]; 2] {
+    [[a, b], [b, a]]
 }
 
 /// A normalisation followed by a product, then by a sum, with a constant vector of the last axis.
@@ -150,6 +218,41 @@ mod tests {
             });
             let after = operators_after(&before, &wave(&[2, 3, 8]), find_layer_norms);
             assert_eq!(after, ["LayerNorm"]);
+        }
+    }
+
+    #[test]
+    fn the_spelling_of_keras_and_of_moments() {
+        for (form, scaled) in [(0, true), (1, true), (0, false)] {
+            let before = graph(&[0, 3, 8], |b, x| {
+                let mean = Reduce { kind: R::Mean, axes: Some(vec![-1]), keep_dims: true };
+                let centre = b.push(mean.clone(), &[x]);
+                let squared = b.push(Binary(B::SquaredDifference), &[x, centre]);
+                let variance = b.push(mean, &[squared]);
+                let epsilon = b.scalar(1e-3);
+                let sum = b.push(Binary(B::Add), &[variance, epsilon]);
+                let mut factor = b.push(Unary(U::Rsqrt), &[sum]);
+                let (scale, bias) = (b.constant(wave(&[1, 1, 8])), b.constant(wave(&[8])));
+                if scaled {
+                    factor = b.push(Binary(B::Mul), &[factor, scale]);
+                }
+                let mut shift = match form {
+                    0 => {
+                        let negative = b.push(Unary(U::Neg), &[centre]);
+                        b.push(Binary(B::Mul), &[negative, factor])
+                    }
+                    _ => b.push(Binary(B::Mul), &[centre, factor]),
+                };
+                if form == 1 {
+                    shift = b.push(Binary(B::Sub), &[bias, shift]);
+                } else if scaled {
+                    shift = b.push(Binary(B::Add), &[shift, bias]);
+                }
+                let product = b.push(Binary(B::Mul), &[x, factor]);
+                b.push(Binary(B::Add), &[product, shift])
+            });
+            let after = operators_after(&before, &wave(&[2, 3, 8]), find_layer_norms);
+            assert_eq!(after, ["LayerNorm"], "{form} {scaled}");
         }
     }
 }

@@ -24,6 +24,7 @@ mod quantized;
 mod shapes;
 mod softmax;
 mod squeeze_excite;
+mod tensordot;
 mod widen;
 
 pub use clean::clean;
@@ -47,7 +48,8 @@ pub(super) fn optimize(graph: Graph, machine: &Machine<'_>) -> Graph {
     let graph = clean(common::share_common(fold::fold_constants(clean(graph), machine)));
     let coded = quantized::is_quantized(&graph);
     let graph = clean(layer_norm::find_layer_norms(activations::find_activations(graph), machine));
-    let graph = heads::join_heads(groups::state_groups(graph, machine), machine);
+    let graph = tensordot::join_tensordots(groups::state_groups(graph, machine), machine);
+    let graph = heads::join_heads(graph, machine);
     let graph = clean(parts::fold_channels(graph, machine));
     let mut graph = clean(layout::sink_transposes(graph, machine));
     if coded {
