@@ -262,7 +262,7 @@ impl<'a, 'm> Import<'a, 'm> {
     /// Imports a data input of a node.
     pub(super) fn fetch_input(&mut self, (scope, node): Place, input: usize) -> Result<Value, FormatError> {
         let def = self.def((scope, node));
-        let name = def.input.iter().filter(|input| !input.starts_with('^')).nth(input);
+        let name = data_input(def, input);
         let name = name.ok_or_else(|| FormatError::node(&def.name, format!("input {input} is missing")))?;
         if self.nesting >= MAX_DEPTH {
             return Err(FormatError::node(&def.name, "branches and loops are nested too deeply"));
@@ -416,12 +416,7 @@ impl<'a, 'm> Import<'a, 'm> {
                     }
                     Arguments::Call((caller, node)) => {
                         let calling = library.body(self.scopes[*caller].body);
-                        let inputs = &calling.nodes[*node].input;
-                        name = inputs
-                            .iter()
-                            .filter(|input| !input.starts_with('^'))
-                            .nth(argument)
-                            .ok_or_else(undefined)?;
+                        name = data_input(&calling.nodes[*node], argument).ok_or_else(undefined)?;
                         scope = *caller;
                     }
                 },
@@ -706,4 +701,9 @@ fn check_device(def: &NodeDef) -> Result<(), FormatError> {
 
 fn place_name(function: &str) -> String {
     if function.is_empty() { "the graph".to_owned() } else { format!("function {function}") }
+}
+
+/// An input that is a tensor. Control inputs come behind those (node_def.proto).
+fn data_input(node: &NodeDef, index: usize) -> Option<&str> {
+    node.input.get(index).map(String::as_str).filter(|input| !input.starts_with('^'))
 }
