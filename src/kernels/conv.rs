@@ -11,7 +11,7 @@ use super::depthwise::{self, PackedDepthwise};
 use super::error::{KernelError, expect_length, product as size_of_product};
 use super::filter::{Filter, StoredFilter};
 use super::gemm::{Plain, check_packed};
-use super::narrow::{self, PackedNarrow, narrow_product};
+use super::narrow::{self, Image, PackedNarrow, narrow_product};
 use super::pack::{PackedB, PackedView};
 use super::product::{Epilogue, Output, Rows, SCRATCH, product};
 use super::table::Kernels;
@@ -495,20 +495,22 @@ impl Kernels {
     ) {
         let conv = &plan.conv;
         let padding = plan.zeros.as_slice();
+        let pixel = conv.kernel_height.saturating_mul(conv.stride[1]).saturating_mul(conv.in_channels);
+        let image = (conv.kernel_height > 1).then_some(Image { line: conv.out_width, pixel });
         // SAFETY: as for dense weights; these are of as many taps, as deep as the rows.
         unsafe {
             if x.is_empty() {
                 let depth = conv.row_depth_if(plan.folded);
                 let rows = Nothing { depth, zeros: vec![0.0; depth] };
-                narrow_product(self, &rows, weights, out, epilogue, threads);
+                narrow_product(self, &rows, weights, image, out, epilogue, threads);
             } else if conv.is_pointwise() {
                 let rows = Plain { data: x.as_ptr(), stride: conv.in_channels, depth: conv.in_channels };
-                narrow_product(self, &rows, weights, out, epilogue, threads);
+                narrow_product(self, &rows, weights, image, out, epilogue, threads);
             } else if plan.folded {
-                narrow_product(self, &Folded { plan, x, padding }, weights, out, epilogue, threads);
+                narrow_product(self, &Folded { plan, x, padding }, weights, image, out, epilogue, threads);
             } else {
                 let rows = Indirect { plan, x, padding, group_offset: 0 };
-                narrow_product(self, &rows, weights, out, epilogue, threads);
+                narrow_product(self, &rows, weights, image, out, epilogue, threads);
             }
         }
     }

@@ -141,6 +141,26 @@ impl PackedNarrow {
     }
 }
 
+/// Rows that are the pixels of an image whose lines are needed again for the next ones.
+#[derive(Clone, Copy)]
+pub(super) struct Image {
+    /// Pixels of a line.
+    pub(super) line: usize,
+    /// Floats that the window of a pixel has and that of its neighbour has not.
+    pub(super) pixel: usize,
+}
+
+impl Image {
+    /// Pixels of a line after which one goes on below: what is under them stays in the first-level cache.
+    fn strip(self, tile_rows: usize) -> usize {
+        /// Floats of that.
+        const STRIP: usize = 6 * 1024;
+        let strip = STRIP / self.pixel.max(1) / tile_rows * tile_rows;
+        // The last tile of a strip may be half empty.
+        if self.line < 4 * tile_rows { self.line } else { strip.clamp(2 * tile_rows, self.line) }
+    }
+}
+
 /// `out = epilogue(rows * weights)`, with as many rows as `out` has.
 ///
 /// # Safety
@@ -150,6 +170,7 @@ pub(super) unsafe fn narrow_product<R: Rows<f32>>(
     kernels: &Kernels,
     rows: &R,
     weights: &PackedNarrow,
+    image: Option<Image>,
     out: &mut [f32],
     epilogue: &Epilogue<'_>,
     threads: &Threads,
@@ -166,8 +187,9 @@ pub(super) unsafe fn narrow_product<R: Rows<f32>>(
     let share = Shared { kernels, rows, weights, epilogue, tile_rows, most_taps };
     let data = SendPtr(out.as_mut_ptr());
     threads.for_each(tasks, |task| {
+        let rows = part(count, tasks, task);
         // SAFETY: as the caller vouches; the parts are disjoint.
-        unsafe { share.run(part(count, tasks, task), data.get()) };
+        unsafe { share.run(rows, image, data.get()) };
     });
 }
 
@@ -184,18 +206,48 @@ struct Shared<'a, R> {
 impl<R: Rows<f32>> Shared<'_, R> {
     /// # Safety
     /// As [`narrow_product`], for these rows only.
-    unsafe fn run(&self, rows: Range<usize>, data: *mut f32) {
+    unsafe fn run(&self, rows: Range<usize>, image: Option<Image>, data: *mut f32) {
         let per_row = self.rows.scratch_per_row();
         let by_scratch = SCRATCH.checked_div(per_row).unwrap_or(BLOCK_ROWS);
         let limit = BLOCK_ROWS.min(MAX_POINTERS / self.most_taps.max(1)).min(by_scratch);
         let limit = (limit / self.tile_rows).max(1);
-        let (tiles, rest) = (rows.len() / self.tile_rows, rows.len() % self.tile_rows);
         // Only what is used gets initialised.
-        let most_rows = limit.min(tiles.max(1)) * self.tile_rows;
+        let most_rows = limit.min(rows.len().div_ceil(self.tile_rows)) * self.tile_rows;
         let mut memory = [const { MaybeUninit::<f32>::uninit() }; SCRATCH];
-        let scratch = filled(&mut memory, most_rows * per_row, 0.0);
+        let scratch = filled(&mut memory, (most_rows * per_row).min(SCRATCH), 0.0);
         let mut memory = [const { MaybeUninit::<*const f32>::uninit() }; MAX_POINTERS];
         let pointers = filled(&mut memory, most_rows * self.most_taps, std::ptr::null());
+        let line = image.map_or(rows.end, |image| image.line).max(1);
+        let strip = image.map_or(line, |image| image.strip(self.tile_rows)).max(1);
+        if strip >= line {
+            // SAFETY: as the caller vouches.
+            return unsafe { self.blocks(rows, limit, data, pointers, scratch) };
+        }
+        for left in (0..line).step_by(strip) {
+            for start in (rows.start / line * line..rows.end).step_by(line) {
+                let pixels = start + left..start + line.min(left + strip);
+                let pixels = pixels.start.max(rows.start)..pixels.end.min(rows.end);
+                if !pixels.is_empty() {
+                    // SAFETY: as the caller vouches.
+                    unsafe { self.blocks(pixels, limit, data, pointers, scratch) };
+                }
+            }
+        }
+    }
+
+    /// Blocks of `limit` tiles at most.
+    ///
+    /// # Safety
+    /// As [`narrow_product`], for these rows only.
+    unsafe fn blocks(
+        &self,
+        rows: Range<usize>,
+        limit: usize,
+        data: *mut f32,
+        pointers: &mut [*const f32],
+        scratch: &mut [f32],
+    ) {
+        let (tiles, rest) = (rows.len() / self.tile_rows, rows.len() % self.tile_rows);
         let blocks = tiles.div_ceil(limit);
         for block in 0..blocks {
             let tiles = part(tiles, blocks, block);
@@ -355,25 +407,27 @@ unsafe fn tile_of<I: Isa, const N: usize, const R: usize>(isa: I, work: &Tiles, 
             }
             let mut at = 0;
             while at + I::LANES <= work.depth {
-                step_of::<I, N, R>(isa, &mut sums, weights, |row| isa.load(from[row].add(at)));
+                step_of::<I, N, R, true>(isa, &mut sums, weights, &from, at, I::LANES);
                 weights = weights.add(N * I::LANES);
                 at += I::LANES;
             }
             if at < work.depth {
-                let count = work.depth - at;
-                step_of::<I, N, R>(isa, &mut sums, weights, |row| isa.load_partial(from[row].add(at), count));
+                step_of::<I, N, R, false>(isa, &mut sums, weights, &from, at, work.depth - at);
                 weights = weights.add(N * I::LANES);
             }
         }
         let out = work.out.add(first_row * N);
         let fours = (R * N).div_ceil(4);
-        let sum = |index: usize| {
-            if index < R * N { sums[index / N][index % N] } else { isa.splat(0.0) }
-        };
         for_rows!(four of fours {
             let at = out.add(four * 4);
-            let mut added =
-                isa.reduce_add_four([sum(four * 4), sum(four * 4 + 1), sum(four * 4 + 2), sum(four * 4 + 3)]);
+            let mut of = [isa.splat(0.0); 4];
+            for index in 0..4 {
+                let index_of_sum = four * 4 + index;
+                if index_of_sum < R * N {
+                    of[index] = sums[index_of_sum / N][index_of_sum % N];
+                }
+            }
+            let mut added = isa.reduce_add_four(of);
             if four * 4 + 4 <= R * N {
                 if !work.first {
                     let before = at.cast::<[f32; 4]>().read_unaligned();
@@ -392,40 +446,46 @@ unsafe fn tile_of<I: Isa, const N: usize, const R: usize>(isa: I, work: &Tiles, 
     }
 }
 
-/// Adds the products of a vector of every row with that of every column.
+/// Adds the products of a vector of every row, `count` floats at `from[row][at..]`, with that of every column.
 ///
 /// # Safety
-/// There must be N vectors of weights; `load` is called for each of R rows.
+/// These floats must be there, whole vectors if `FULL`, and N vectors of weights.
 #[inline(always)]
-unsafe fn step_of<I: Isa, const N: usize, const R: usize>(
+unsafe fn step_of<I: Isa, const N: usize, const R: usize, const FULL: bool>(
     isa: I,
     sums: &mut [[I::F32; N]; R],
     weights: *const f32,
-    load: impl Fn(usize) -> I::F32,
+    from: &[*const f32; R],
+    at: usize,
+    count: usize,
 ) {
-    // The fewer vectors are kept in registers.
-    if N < R {
-        let mut weight = [isa.splat(0.0); N];
-        for column in 0..N {
-            // SAFETY: as the caller vouches.
-            weight[column] = unsafe { isa.load(weights.add(column * I::LANES)) };
-        }
-        for_rows!(row of R {
-            let value = load(row);
+    // SAFETY: as the caller vouches. The fewer vectors are kept in registers.
+    unsafe {
+        if N < R {
+            let mut weight = [isa.splat(0.0); N];
             for column in 0..N {
-                sums[row][column] = isa.mul_add(value, weight[column], sums[row][column]);
+                weight[column] = isa.load(weights.add(column * I::LANES));
             }
-        });
-    } else {
-        let mut values = [isa.splat(0.0); R];
-        for_rows!(row of R { values[row] = load(row); });
-        for_rows!(column of N {
-            // SAFETY: as the caller vouches.
-            let weight = unsafe { isa.load(weights.add(column * I::LANES)) };
-            for row in 0..R {
-                sums[row][column] = isa.mul_add(values[row], weight, sums[row][column]);
-            }
-        });
+            for_rows!(row of R {
+                let from = from[row].add(at);
+                let value = if FULL { isa.load(from) } else { isa.load_partial(from, count) };
+                for column in 0..N {
+                    sums[row][column] = isa.mul_add(value, weight[column], sums[row][column]);
+                }
+            });
+        } else {
+            let mut values = [isa.splat(0.0); R];
+            for_rows!(row of R {
+                let from = from[row].add(at);
+                values[row] = if FULL { isa.load(from) } else { isa.load_partial(from, count) };
+            });
+            for_rows!(column of N {
+                let weight = isa.load(weights.add(column * I::LANES));
+                for row in 0..R {
+                    sums[row][column] = isa.mul_add(values[row], weight, sums[row][column]);
+                }
+            });
+        }
     }
 }
 

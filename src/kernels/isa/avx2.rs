@@ -184,11 +184,9 @@ unsafe impl Isa for Avx2 {
     fn reduce_add_four(self, [a, b, c, d]: [__m256; 4]) -> [f32; 4] {
         // SAFETY: the token is proof of the instruction set; a vector of four lanes is four floats.
         unsafe {
-            let pair = |a, b| {
-                let sums = _mm256_add_ps(_mm256_unpacklo_ps(a, b), _mm256_unpackhi_ps(a, b));
-                _mm256_castps_pd(sums)
-            };
-            let (ab, cd) = (pair(a, b), pair(c, d));
+            let ab = _mm256_add_ps(_mm256_unpacklo_ps(a, b), _mm256_unpackhi_ps(a, b));
+            let cd = _mm256_add_ps(_mm256_unpacklo_ps(c, d), _mm256_unpackhi_ps(c, d));
+            let (ab, cd) = (_mm256_castps_pd(ab), _mm256_castps_pd(cd));
             // In either half a part of each of the four sums.
             let (low, high) = (_mm256_unpacklo_pd(ab, cd), _mm256_unpackhi_pd(ab, cd));
             let halves = _mm256_add_ps(_mm256_castpd_ps(low), _mm256_castpd_ps(high));

@@ -188,11 +188,9 @@ unsafe impl Isa for Avx512 {
     fn reduce_add_four(self, [a, b, c, d]: [__m512; 4]) -> [f32; 4] {
         // SAFETY: the token is proof of the instruction set; a vector of four lanes is four floats.
         unsafe {
-            let pair = |a, b| {
-                let sums = _mm512_add_ps(_mm512_unpacklo_ps(a, b), _mm512_unpackhi_ps(a, b));
-                _mm512_castps_pd(sums)
-            };
-            let (ab, cd) = (pair(a, b), pair(c, d));
+            let ab = _mm512_add_ps(_mm512_unpacklo_ps(a, b), _mm512_unpackhi_ps(a, b));
+            let cd = _mm512_add_ps(_mm512_unpacklo_ps(c, d), _mm512_unpackhi_ps(c, d));
+            let (ab, cd) = (_mm512_castps_pd(ab), _mm512_castps_pd(cd));
             // In every quarter a part of each of the four sums.
             let (low, high) = (_mm512_unpacklo_pd(ab, cd), _mm512_unpackhi_pd(ab, cd));
             let quarters = _mm512_add_ps(_mm512_castpd_ps(low), _mm512_castpd_ps(high));

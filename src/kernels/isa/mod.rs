@@ -404,8 +404,8 @@ pub(crate) unsafe trait Isa: Copy {
     }
     /// The sums of all lanes of four vectors.
     #[inline(always)]
-    fn reduce_add_four(self, of: [Self::F32; 4]) -> [f32; 4] {
-        of.map(|a| self.reduce_add(a))
+    fn reduce_add_four(self, [a, b, c, d]: [Self::F32; 4]) -> [f32; 4] {
+        [self.reduce_add(a), self.reduce_add(b), self.reduce_add(c), self.reduce_add(d)]
     }
 }
 
