@@ -90,6 +90,11 @@ impl InvertedResidualPlan {
         Ok(plan)
     }
 
+    /// Whether images of so many lines of output keep more than half of the threads busy.
+    pub fn occupies(lines: usize, threads: usize) -> bool {
+        lines.div_ceil(LINES_OF_TASK) * 2 > threads
+    }
+
     /// Floats of scratch memory that a run takes.
     pub fn scratch(&self) -> usize {
         self.tasks * self.scratch_of_task()
