@@ -15,7 +15,7 @@ pub struct Fused {
     pub residual: bool,
     /// Applied to the sum.
     pub activation: Option<kernels::Unary>,
-    /// Scale and shift of what the activation gives; nothing without one.
+    /// Scale and shift, applied last.
     pub affine: Option<[f32; 2]>,
 }
 
@@ -77,7 +77,8 @@ impl Fused {
 
     /// The activation alone, for results that no kernel finished.
     pub(super) fn finish(&self, out: &mut [f32], context: &RunContext<'_>) {
-        if let Some(function) = self.activation {
+        if self.activation.is_some() || self.affine.is_some() {
+            let function = self.activation.unwrap_or(kernels::Unary::Identity);
             let activation = Activation { function, affine: self.affine };
             context.kernels.activate_all(activation, out, context.threads);
         }

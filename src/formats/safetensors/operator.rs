@@ -117,7 +117,7 @@ mod tests {
         for (node, expected) in [
             (
                 r#"{"op": "MatMul", "transpos_b": true}"#,
-                "no attribute \"transpos_b\"; it has activation, bias",
+                "no attribute \"transpos_b\"; it has activation, affine, bias",
             ),
             (r#"{"op": "MatMul", "transpose_b": 1}"#, "expected a boolean"),
             (r#"{"op": "ExpandDims"}"#, "missing field `axes`"),
