@@ -90,10 +90,15 @@ impl Profile {
 /// Floating-point operations (a multiply-add is two) of the operators that are bound by them.
 fn operations(op: &Op, shapes: &StepShapes) -> u64 {
     let elements = |shape: &Shape| shape.elements() as u64;
-    let (Some(x), Some(w), Some(y)) = (shapes.inputs.first(), shapes.inputs.get(1), shapes.outputs.first())
-    else {
-        return 0;
-    };
+    let (Some(x), Some(y)) = (shapes.inputs.first(), shapes.outputs.first()) else { return 0 };
+    if let Op::Attention(attention) = op
+        && attention.packed > 0
+    {
+        // As many keys as rows, and values as wide as keys.
+        let keys = x.get(1).copied().unwrap_or(0);
+        return 4 * elements(y) * keys as u64;
+    }
+    let Some(w) = shapes.inputs.get(1) else { return 0 };
     match op {
         Op::Conv(_) => {
             // A filter is [window.., depth, channels out].
@@ -136,7 +141,7 @@ fn operations(op: &Op, shapes: &StepShapes) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ops::matmul::MatMul;
+    use crate::ops::{attention::Attention, matmul::MatMul};
 
     #[test]
     fn products_are_counted() {
@@ -146,6 +151,14 @@ mod tests {
             outputs: vec![Shape::from([2, 3, 5])],
         };
         assert_eq!(operations(&op, &shapes), 2 * 2 * 3 * 4 * 5);
+        let op = Op::Attention(Attention { packed: 3, ..Attention::default() });
+        let shapes_of_attention = StepShapes {
+            inputs: vec![Shape::from([2, 7, 3, 3, 5])],
+            outputs: vec![Shape::from([2, 3, 7, 5])],
+        };
+        // Scores of 2 x 3 heads, 7 queries and 7 keys take 5 multiply-adds each, and so do the sums of values.
+        assert_eq!(operations(&op, &shapes_of_attention), 2 * (2 * 3 * 7 * 7 * 5) * 2);
+        let op = Op::MatMul(MatMul::default());
         let profile = Profile::default();
         for _ in 0..2 {
             profile.add((0, 7), "dense", &op, &shapes, Duration::from_micros(3));
