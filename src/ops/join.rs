@@ -68,6 +68,13 @@ fn join_rows(rows: &[usize], io: &mut Io<'_>) -> Result<(), OpError> {
     let whole: usize = rows.iter().sum();
     let threads = io.context().threads;
     let piece = y.len().div_ceil(threads.count()).max(GRAIN);
+    if whole > 0 && rows.iter().all(|&row| row == WORD) {
+        let lines = piece.div_ceil(whole);
+        threads.for_each_slice(y, lines * whole, |task, y| {
+            interleave(&inputs[..rows.len()], task * lines, whole, y);
+        });
+        return Ok(());
+    }
     threads.for_each_slice(y, piece, |task, y| {
         let (mut line, mut offset) = (task * piece / whole, task * piece % whole);
         let mut input = 0;
@@ -87,6 +94,23 @@ fn join_rows(rows: &[usize], io: &mut Io<'_>) -> Result<(), OpError> {
         }
     });
     Ok(())
+}
+
+/// Bytes of most elements.
+const WORD: usize = 4;
+
+/// Lines of a word from each input, `whole` bytes together, from line number `first` on: copied without a call for each.
+fn interleave(inputs: &[&[u8]], first: usize, whole: usize, y: &mut [u8]) {
+    /// Lines that stay in the first-level cache until all inputs have written to them.
+    const LINES: usize = 128;
+    for (block, y) in y.chunks_mut(LINES * whole).enumerate() {
+        for (index, input) in inputs.iter().enumerate() {
+            let from = input[(first + block * LINES) * WORD..].as_chunks::<WORD>().0;
+            for (line, word) in y.chunks_exact_mut(whole).zip(from) {
+                line[index * WORD..][..WORD].copy_from_slice(word);
+            }
+        }
+    }
 }
 
 /// Elements of each tensor from one step of the axes before `axis` to the next.
@@ -330,7 +354,7 @@ mod tests {
     /// More than a thread's share, in rows that no share ends with.
     #[test]
     fn concatenates_in_pieces() {
-        for (lines, widths) in [(1, [0, 90_001, 3, 20_000]), (7001, [5, 0, 1, 7])] {
+        for (lines, widths) in [(1, [0, 90_001, 3, 20_000]), (7001, [5, 0, 1, 7]), (30_001, [1, 1, 1, 1])] {
             let values = |input: usize, index: usize| (input * 1_000_000 + index) as f32;
             let inputs: Vec<Tensor> = widths
                 .iter()
