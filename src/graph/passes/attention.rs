@@ -12,20 +12,13 @@ use crate::{
 const HEADS: [usize; 4] = [0, 2, 1, 3];
 
 /// The same graph with one operator for each attention.
-pub(super) fn find_attention(mut graph: Graph, machine: &Machine<'_>) -> Graph {
+pub(super) fn find_attention(graph: Graph, machine: &Machine<'_>) -> Graph {
     if !graph.nodes.iter().any(|node| matches!(node.op, Op::Softmax(_))) {
         return graph;
     }
-    let shapes = Shapes::of(&graph, machine);
-    let mut index = Index::of(&graph);
-    for position in 0..graph.nodes.len() {
-        if let Some((op, inputs)) = attention(&graph, &index, &shapes, position) {
-            graph.replace(&mut index, position, op, inputs);
-        } else if let Some((op, inputs)) = output_rows_first(&graph, &index, position) {
-            graph.replace(&mut index, position, op, inputs);
-        }
-    }
-    graph
+    graph.rewrite(machine, |graph, index, shapes, position| {
+        attention(graph, index, shapes, position).or_else(|| output_rows_first(graph, index, position))
+    })
 }
 
 /// A product whose first factor is a softmax of scores.
@@ -211,11 +204,10 @@ fn heads_of(graph: &Graph, index: &Index, value: ValueId) -> Option<ValueId> {
 mod tests {
     use super::*;
     use crate::{
-        graph::passes::edit::testing::{graph, operators_after, wave},
+        graph::passes::edit::testing::{graph, operators_after, reshaped, wave},
         ops::{
             binary::Binary,
             join::{Split, SplitSizes},
-            shape::Reshape,
             softmax::Softmax,
         },
     };
@@ -264,14 +256,11 @@ mod tests {
     fn thirds_of_rows_are_read_where_they_stand() {
         for (shape, axis) in [([2, 5, 36, 1, 1], 2), ([2, 5, 3, 3, 4], -3)] {
             let before = graph(&[2, 5, 36], |b, x| {
-                let dims: Vec<i64> = shape.iter().map(|&dim| dim as i64).collect();
-                let to = b.constant(crate::tensor::Tensor::from_slice([5], &dims).unwrap());
-                let x = b.push(Reshape { zero_copies: false }, &[x, to]);
+                let x = reshaped(b, x, &shape);
                 let parts = b.push_many(Split { axis, sizes: SplitSizes::Parts(3) }, &[x], 3);
-                let to = b.constant(crate::tensor::Tensor::from_slice([4], &[2i64, 5, 3, 4]).unwrap());
                 let half = b.scalar(0.5);
                 let heads: Vec<ValueId> =
-                    parts.iter().map(|&part| b.push(Reshape { zero_copies: false }, &[part, to])).collect();
+                    parts.iter().map(|&part| reshaped(b, part, &[2, 5, 3, 4])).collect();
                 let q = b.push(Binary(B::Mul), &[heads[0], half]);
                 let [q, k, v] =
                     [q, heads[1], heads[2]].map(|x| b.push(Transpose { perm: HEADS.to_vec() }, &[x]));

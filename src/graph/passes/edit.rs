@@ -1,7 +1,8 @@
 //! What passes look things up with: who makes a value, how often it is used, what constant it is.
 
+use super::shapes::Shapes;
 use crate::{
-    graph::{Graph, Node, ValueId},
+    graph::{Graph, Node, ValueId, evaluate::Machine},
     ops::Op,
     tensor::Tensor,
 };
@@ -81,6 +82,22 @@ impl Graph {
         value
     }
 
+    /// The graph with what `found` gives for each position in turn, where it gives something.
+    pub(super) fn rewrite<O: Into<Op>>(
+        mut self,
+        machine: &Machine<'_>,
+        found: impl Fn(&Graph, &Index, &Shapes, usize) -> Option<(O, Vec<ValueId>)>,
+    ) -> Graph {
+        let shapes = Shapes::of(&self, machine);
+        let mut index = Index::of(&self);
+        for position in 0..self.nodes.len() {
+            if let Some((op, inputs)) = found(&self, &index, &shapes, position) {
+                self.replace(&mut index, position, op, inputs);
+            }
+        }
+        self
+    }
+
     /// Puts another operator where the node at `position` stands; it makes the same outputs.
     pub(super) fn replace(
         &mut self,
@@ -103,7 +120,7 @@ pub(super) mod testing {
     use crate::{
         graph::{Backend, Builder, Cpu, Graph, RunOptions, ValueId, evaluate::Machine, passes::clean},
         kernels::{Threads, best},
-        ops::Op,
+        ops::{Op, shape::Reshape},
         tensor::{DType, Tensor},
     };
     use std::sync::Arc;
@@ -113,6 +130,12 @@ pub(super) mod testing {
         let elements: usize = shape.iter().product();
         let values: Vec<f32> = (0..elements).map(|i| ((i * 37 % 101) as f32 - 50.0) / 40.0).collect();
         Tensor::from_slice(shape, &values).unwrap()
+    }
+
+    /// A value with other dimensions.
+    pub(crate) fn reshaped(b: &mut Builder, x: ValueId, dims: &[i64]) -> ValueId {
+        let to = b.constant(Tensor::from_slice([dims.len()], dims).unwrap());
+        b.push(Reshape { zero_copies: false }, &[x, to])
     }
 
     /// A graph of one input of this shape (0 for an open dimension).

@@ -8,25 +8,17 @@ use crate::{
 };
 
 /// The same graph with one operator for each normalisation of rows. Scale and bias that are vectors are taken in.
-pub(super) fn find_layer_norms(mut graph: Graph, machine: &Machine<'_>) -> Graph {
+pub(super) fn find_layer_norms(graph: Graph, machine: &Machine<'_>) -> Graph {
     let roots = |node: &Node| matches!(node.op, Op::Unary(ref op) if op.0 == U::Sqrt || op.0 == U::Rsqrt);
     if !graph.nodes.iter().any(roots) {
         return graph;
     }
-    let shapes = Shapes::of(&graph, machine);
-    let mut index = Index::of(&graph);
-    for position in 0..graph.nodes.len() {
-        let Some(output) = graph.nodes[position].outputs.first().copied() else { continue };
-        if let Some((x, epsilon)) = plain(&graph, &index, &shapes, output) {
-            let op = LayerNorm { axis: -1, epsilon, center: true };
-            graph.replace(&mut index, position, op, vec![x]);
-        } else if let Some((op, inputs)) =
-            with_factor(&graph, &index, output).or_else(|| folded(&graph, &index, &shapes, output))
-        {
-            graph.replace(&mut index, position, op, inputs);
-        }
-    }
-    graph
+    graph.rewrite(machine, |graph, index, shapes, position| {
+        let output = *graph.nodes[position].outputs.first()?;
+        let plain = plain(graph, index, shapes, output)
+            .map(|(x, epsilon)| (LayerNorm { axis: -1, epsilon, center: true }, vec![x]));
+        plain.or_else(|| with_factor(graph, index, output)).or_else(|| folded(graph, index, shapes, output))
+    })
 }
 
 fn binary(graph: &Graph, index: &Index, value: ValueId, function: B) -> Option<[ValueId; 2]> {

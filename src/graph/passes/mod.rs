@@ -13,10 +13,10 @@ mod edit;
 mod epilogue;
 mod fold;
 mod groups;
-mod heads;
 mod inverted_residual;
 mod layer_norm;
 mod layout;
+mod merged;
 mod narrow;
 mod pad;
 mod parts;
@@ -24,7 +24,6 @@ mod quantized;
 mod shapes;
 mod softmax;
 mod squeeze_excite;
-mod tensordot;
 mod widen;
 
 pub use clean::clean;
@@ -48,8 +47,7 @@ pub(super) fn optimize(graph: Graph, machine: &Machine<'_>) -> Graph {
     let graph = clean(common::share_common(fold::fold_constants(clean(graph), machine)));
     let coded = quantized::is_quantized(&graph);
     let graph = clean(layer_norm::find_layer_norms(activations::find_activations(graph), machine));
-    let graph = tensordot::join_tensordots(groups::state_groups(graph, machine), machine);
-    let graph = heads::join_heads(graph, machine);
+    let graph = merged::take_apart_merged(groups::state_groups(graph, machine), machine);
     let graph = clean(parts::fold_channels(graph, machine));
     let mut graph = clean(layout::sink_transposes(graph, machine));
     if coded {

@@ -8,19 +8,15 @@ use crate::{
 };
 
 /// The same graph with one operator for each softmax along an axis.
-pub(super) fn find_softmax(mut graph: Graph, machine: &Machine<'_>) -> Graph {
+pub(super) fn find_softmax(graph: Graph, machine: &Machine<'_>) -> Graph {
     if !graph.nodes.iter().any(|node| matches!(&node.op, Op::Unary(op) if op.0 == U::Exp)) {
         return graph;
     }
-    let shapes = Shapes::of(&graph, machine);
-    let mut index = Index::of(&graph);
-    for position in 0..graph.nodes.len() {
-        let Some(output) = graph.nodes[position].outputs.first().copied() else { continue };
-        if let Some((axis, x)) = spelled(&graph, &index, &shapes, output) {
-            graph.replace(&mut index, position, Softmax { axis, log: false }, vec![x]);
-        }
-    }
-    graph
+    graph.rewrite(machine, |graph, index, shapes, position| {
+        let output = *graph.nodes[position].outputs.first()?;
+        let (axis, x) = spelled(graph, index, shapes, output)?;
+        Some((Softmax { axis, log: false }, vec![x]))
+    })
 }
 
 /// `exp / sum(exp)` with `exp = e^(x - max(x))`, both along one axis that stays with size 1.

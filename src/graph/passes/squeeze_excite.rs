@@ -9,20 +9,13 @@ use crate::{
 };
 
 /// The same graph with gated convolutions.
-pub(super) fn fuse_squeeze_excite(mut graph: Graph, machine: &Machine<'_>) -> Graph {
+pub(super) fn fuse_squeeze_excite(graph: Graph, machine: &Machine<'_>) -> Graph {
     let products =
         |graph: &Graph| graph.nodes.iter().any(|node| matches!(&node.op, Op::Binary(op) if op.0 == B::Mul));
     if !products(&graph) || !graph.nodes.iter().any(|node| matches!(node.op, Op::Conv(_))) {
         return graph;
     }
-    let shapes = Shapes::of(&graph, machine);
-    let mut index = Index::of(&graph);
-    for position in 0..graph.nodes.len() {
-        if let Some((op, inputs)) = gated(&graph, &index, &shapes, position) {
-            graph.replace(&mut index, position, op, inputs);
-        }
-    }
-    graph
+    graph.rewrite(machine, gated)
 }
 
 fn gated(
