@@ -398,20 +398,14 @@ impl Block<'_> {
         }
         for row in 0..self.rows {
             // The sum is 0 where all keys are masked, and NaN where a score is.
-            let given = match (seen > 0, self.attention.zero_for_nan) {
-                (true, true) if sums[row] > 0.0 => None,
-                (true, false) => None,
-                (_, true) => Some(0.0),
-                (false, false) => Some(f32::NAN),
-            };
+            let zero = self.attention.zero_for_nan && (sums[row] == 0.0 || sums[row].is_nan());
             // SAFETY: a row of the output.
             unsafe {
-                match given {
-                    Some(value) => {
-                        std::slice::from_raw_parts_mut(self.out.add(row * row_stride), value_depth)
-                            .fill(value)
-                    }
-                    None => self.scale_row(row, 1.0 / sums[row]),
+                if zero || seen == 0 {
+                    std::slice::from_raw_parts_mut(self.out.add(row * row_stride), value_depth)
+                        .fill(if zero { 0.0 } else { f32::NAN });
+                } else {
+                    self.scale_row(row, 1.0 / sums[row]);
                 }
             }
         }

@@ -42,6 +42,11 @@ pub struct Stage<'a> {
     pub epilogue: Epilogue<'a>,
 }
 
+/// Tasks that so many lines of output are cut into, at most.
+fn most_tasks(lines: usize) -> usize {
+    lines.div_ceil(LINES_OF_TASK)
+}
+
 impl InvertedResidualPlan {
     /// A plan for a pool of `threads`. Fails when the convolutions do not follow one another, when the outer ones are not 1x1
     /// or when the middle one is not depthwise with one output channel per input channel.
@@ -76,8 +81,7 @@ impl InvertedResidualPlan {
         let room = (STRIP / line.max(1)).saturating_sub(reach) / depthwise.stride[0];
         let strip = (room + 1).min(depthwise.out_height).max(1);
         let lines = ((strip - 1) * depthwise.stride[0] + reach).min(depthwise.in_height);
-        let most = (depthwise.batch * depthwise.out_height).div_ceil(LINES_OF_TASK);
-        let tasks = threads.clamp(1, most.max(1));
+        let tasks = threads.clamp(1, most_tasks(depthwise.batch * depthwise.out_height).max(1));
         let plan = InvertedResidualPlan {
             expand: expand.copied(),
             depthwise: *depthwise,
@@ -92,7 +96,7 @@ impl InvertedResidualPlan {
 
     /// Whether images of so many lines of output keep more than half of the threads busy.
     pub fn occupies(lines: usize, threads: usize) -> bool {
-        lines.div_ceil(LINES_OF_TASK) * 2 > threads
+        most_tasks(lines) * 2 > threads
     }
 
     /// Floats of scratch memory that a run takes.

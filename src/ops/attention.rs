@@ -30,6 +30,7 @@ pub struct Attention {
 }
 
 /// Sizes of one tensor of rows.
+#[derive(Clone, Copy)]
 struct Rows {
     batch: usize,
     heads: usize,
@@ -77,9 +78,7 @@ impl Attention {
         }
         let [q, k, v] = match self.packed {
             0 => [self.rows(inputs, 0)?, self.rows(inputs, 1)?, self.rows(inputs, 2)?],
-            _ => {
-                [self.packed_rows(&inputs[0])?, self.packed_rows(&inputs[0])?, self.packed_rows(&inputs[0])?]
-            }
+            _ => [self.packed_rows(&inputs[0])?; 3],
         };
         let same = |size: fn(&Rows) -> usize| size(&q) == size(&k) && size(&q) == size(&v);
         if !same(|rows| rows.batch) || !same(|rows| rows.heads) || q.depth != k.depth || k.rows != v.rows {

@@ -46,17 +46,19 @@ fn absorbed(
             fused.activation = Some(unary.0);
             Some((op, before.name.clone(), before.inputs.clone()))
         }
-        (Op::Binary(function), &[a, b]) if scaled(graph, shapes, function.0, a, b).is_some() => {
-            let (x, map) = scaled(graph, shapes, function.0, a, b)?;
-            let before = product(graph, index, shapes, x)?;
-            let mut op = before.op.clone();
-            let fused = fused_mut(&mut op)?;
-            fused.activation?;
-            let [scale, shift] = fused.affine.unwrap_or([1.0, 0.0]);
-            fused.affine = Some([scale * map[0], shift * map[0] + map[1]]);
-            Some((op, before.name.clone(), before.inputs.clone()))
-        }
-        (Op::Binary(function), &[a, b]) if function.0 == B::Add && a != b => {
+        (Op::Binary(function), &[a, b]) => {
+            if let Some((x, map)) = scaled(graph, shapes, function.0, a, b) {
+                let before = product(graph, index, shapes, x)?;
+                let mut op = before.op.clone();
+                let fused = fused_mut(&mut op)?;
+                fused.activation?;
+                let [scale, shift] = fused.affine.unwrap_or([1.0, 0.0]);
+                fused.affine = Some([scale * map[0], shift * map[0] + map[1]]);
+                return Some((op, before.name.clone(), before.inputs.clone()));
+            }
+            if function.0 != B::Add || a == b {
+                return None;
+            }
             // The later of two products takes the other as it is.
             let order = |value| index.producer(value);
             let pairs = if order(a) > order(b) { [(a, b), (b, a)] } else { [(b, a), (a, b)] };
