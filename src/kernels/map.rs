@@ -128,11 +128,7 @@ impl Kernels {
 
     /// `x[i] = op(x[i])`
     pub fn unary_in_place(&self, op: Unary, x: &mut [f32], threads: &Threads) {
-        let chunk = chunk_of(x.len(), threads);
-        threads.for_each_slice(x, chunk, |_, piece| {
-            // SAFETY: the piece is its own input; the loop reads an element before it writes it.
-            unsafe { self.unary_run(op, piece.as_ptr(), piece.as_mut_ptr(), piece.len()) };
-        });
+        self.activate_all(op.into(), x, threads);
     }
 
     /// An activation in place.

@@ -510,7 +510,7 @@ impl<'a, 'm> Import<'a, 'm> {
         let mut inputs = Vec::new();
         if !ops::is_ignored(&def.op) && !ops::is_lazy(&def.op) {
             let mut entered = Vec::new();
-            for input in def.input.iter().filter(|input| !input.starts_with('^')) {
+            for input in data_inputs(def) {
                 let resolved = self.resolve(scope, input, &mut entered)?;
                 inputs.push(self.value(resolved));
             }
@@ -703,7 +703,12 @@ fn place_name(function: &str) -> String {
     if function.is_empty() { "the graph".to_owned() } else { format!("function {function}") }
 }
 
-/// An input that is a tensor. Control inputs come behind those (node_def.proto).
-fn data_input(node: &NodeDef, index: usize) -> Option<&str> {
+/// The inputs that are tensors.
+pub(super) fn data_inputs(node: &NodeDef) -> impl Iterator<Item = &str> {
+    node.input.iter().map(String::as_str).filter(|input| !input.starts_with('^'))
+}
+
+/// One of them. Control inputs come behind those (node_def.proto).
+pub(super) fn data_input(node: &NodeDef, index: usize) -> Option<&str> {
     node.input.get(index).map(String::as_str).filter(|input| !input.starts_with('^'))
 }

@@ -9,7 +9,7 @@ use super::{Outputs, control, one};
 use crate::{
     formats::saved_model::{
         functions::Reference,
-        import::{Import, Node, Place, Stop, Value},
+        import::{Import, Node, Place, Stop, Value, data_input, data_inputs},
         node::Attributes,
         tensor_proto::dtype_of,
     },
@@ -68,15 +68,11 @@ fn tensor(i: &mut Import<'_, '_>, place: Place, input: usize) -> Result<ValueId,
     }
 }
 
-fn data_inputs(def: &NodeDef) -> impl Iterator<Item = &str> {
-    def.input.iter().map(String::as_str).filter(|input| !input.starts_with('^'))
-}
-
 /// The `Switch` that decides whether an input of a `Merge` lives, and whether it does so when the
 /// predicate holds. A `Merge` on the way is the end of an inner branch, whose `Switch` is passed by.
 fn side(i: &Import<'_, '_>, scope: usize, (_, merge): Place, input: usize) -> Option<(usize, bool)> {
     let body = i.body(scope);
-    let name = data_inputs(&body.nodes[merge]).nth(input)?;
+    let name = data_input(&body.nodes[merge], input)?;
     let mut seen = HashSet::new();
     let mut waiting = vec![(name, 0usize)];
     while let Some((name, depth)) = waiting.pop() {
@@ -135,7 +131,7 @@ pub(super) fn exit(i: &mut Import<'_, '_>, n: &Node<'_>) -> Outputs {
 /// The node that makes an input.
 fn input_node(i: &Import<'_, '_>, scope: usize, node: usize, input: usize) -> Option<usize> {
     let body = i.body(scope);
-    match body.reference(data_inputs(body.nodes.get(node)?).nth(input)?) {
+    match body.reference(data_input(body.nodes.get(node)?, input)?) {
         Reference::Node { node, .. } => Some(node),
         _ => None,
     }
