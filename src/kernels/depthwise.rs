@@ -1,4 +1,4 @@
-//! Convolution with one group per channel: vectors over channels, no product to speak of, bound by loads.
+//! Convolution with one group per channel, in and out: vectors over channels, no product to speak of, bound by loads.
 //!
 //! For the usual kernels, seven (or four) neighbouring output pixels are computed together, so that
 //! weights and overlapping input columns are loaded once; all others take one pixel and the taps that exist.
@@ -136,7 +136,7 @@ pub(super) unsafe fn lines(
 }
 
 /// Kernel rows over output line `y` that lie inside the image.
-fn rows_inside(conv: &Conv2d, y: usize) -> Range<usize> {
+pub(super) fn rows_inside(conv: &Conv2d, y: usize) -> Range<usize> {
     inside(y * conv.stride[0], conv.pad_top, conv.kernel_height, conv.dilation[0], conv.in_height)
 }
 
@@ -170,11 +170,7 @@ impl Cut {
         let channels = conv.out_channels;
         let lines = conv.batch * conv.out_height;
         let image = conv.in_height * conv.in_width * conv.in_channels * size;
-        let block = if image > IMAGE || channels != conv.in_channels {
-            channels
-        } else {
-            block_of(conv, size, least).min(channels)
-        };
+        let block = if image > IMAGE { channels } else { block_of(conv, size, least).min(channels) };
         let work = lines.saturating_mul(conv.out_width * channels * conv.kernel_height * conv.kernel_width);
         let wanted =
             if threads.count() == 1 { 1 } else { (work / PARALLEL_WORK).clamp(1, threads.count() * 4) };
@@ -226,11 +222,6 @@ unsafe fn run_line(
     let size = conv.in_height * conv.in_width * conv.in_channels;
     let x = &x[image * size..][..size];
     let rows = rows_inside(conv, y);
-    if conv.out_channels != conv.in_channels {
-        // SAFETY: such lines are not cut, so all of it is ours.
-        let out = unsafe { std::slice::from_raw_parts_mut(out, conv.out_width * conv.out_channels) };
-        return multiplied(conv, packed, x, y, rows, out, residual, epilogue);
-    }
     let line = Line {
         x: x.as_ptr(),
         weights: packed.weights.as_slice().as_ptr(),
@@ -257,58 +248,6 @@ pub(super) fn inside(start: usize, pad: usize, taps: usize, dilation: usize, lim
     let first = pad.saturating_sub(start).div_ceil(dilation).min(taps);
     let last = (limit + pad).saturating_sub(start).div_ceil(dilation).min(taps);
     first..last.max(first)
-}
-
-/// More than one output channel per input channel: rare, so plain code.
-#[allow(clippy::too_many_arguments, reason = "the body of one caller's loop")]
-fn multiplied(
-    conv: &Conv2d,
-    packed: &PackedDepthwise,
-    x: &[f32],
-    y: usize,
-    rows: Range<usize>,
-    out: &mut [f32],
-    residual: Option<&[f32]>,
-    epilogue: &Epilogue<'_>,
-) {
-    let multiplier = conv.out_channels / conv.in_channels;
-    let weights = packed.weights.as_slice();
-    for (column, pixel) in out.chunks_exact_mut(conv.out_channels).enumerate() {
-        let left = column * conv.stride[1];
-        let columns = inside(left, conv.pad_left, conv.kernel_width, conv.dilation[1], conv.in_width);
-        match &packed.bias {
-            Some(bias) => pixel.copy_from_slice(bias.as_slice()),
-            None => pixel.fill(0.0),
-        }
-        for ky in rows.clone() {
-            let iy = y * conv.stride[0] + ky * conv.dilation[0] - conv.pad_top;
-            for kx in columns.clone() {
-                let ix = left + kx * conv.dilation[1] - conv.pad_left;
-                let from = &x[(iy * conv.in_width + ix) * conv.in_channels..][..conv.in_channels];
-                let weights =
-                    &weights[(ky * conv.kernel_width + kx) * conv.out_channels..][..conv.out_channels];
-                for ((sums, weights), &value) in
-                    pixel.chunks_exact_mut(multiplier).zip(weights.chunks_exact(multiplier)).zip(from)
-                {
-                    for (sum, &weight) in sums.iter_mut().zip(weights) {
-                        *sum += value * weight;
-                    }
-                }
-            }
-        }
-        for (channel, sum) in pixel.iter_mut().enumerate() {
-            if let Some(residual) = residual {
-                *sum += residual[column * conv.out_channels + channel];
-            }
-            // Comparisons, so that NaN stays.
-            if *sum < epilogue.min {
-                *sum = epilogue.min;
-            }
-            if *sum > epilogue.max {
-                *sum = epilogue.max;
-            }
-        }
-    }
 }
 
 /// One line of output.

@@ -25,6 +25,7 @@ mod filter;
 mod gated_conv;
 mod gemm;
 mod gemm_bf16;
+mod grouped;
 mod inverted_residual;
 mod isa;
 mod json_float;

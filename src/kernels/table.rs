@@ -27,6 +27,7 @@ pub struct Kernels {
     pub(super) tile: unsafe fn(&product::Tile, usize, usize),
     pub(super) narrow: unsafe fn(&narrow::Tiles),
     pub(super) depthwise: unsafe fn(&depthwise::Line<'_, depthwise::Floats>),
+    pub(super) grouped: unsafe fn(&grouped::Line<'_>),
     /// By the size of tile, as the next two.
     pub(super) winograd_inputs: [unsafe fn(&winograd::Inputs); 2],
     pub(super) winograd_weights: [unsafe fn(&winograd::Weights); 2],
@@ -102,6 +103,7 @@ macro_rules! tier {
             tile: shim!($isa, $features, product::tile, (work: &product::Tile, rows: usize, vectors: usize)),
             narrow: shim!($isa, $features, narrow::narrow, (work: &narrow::Tiles)),
             depthwise: shim!($isa, $features, depthwise::depthwise, (line: &depthwise::Line<'_, depthwise::Floats>)),
+            grouped: shim!($isa, $features, grouped::grouped, (line: &grouped::Line<'_>)),
             winograd_inputs: [
                 shim!($isa, $features, winograd::inputs::<_, winograd::Two>, (work: &winograd::Inputs)),
                 shim!($isa, $features, winograd::inputs::<_, winograd::Four>, (work: &winograd::Inputs)),

@@ -1,8 +1,10 @@
 //! What the tests of this floor share: repeatable numbers, a comparison that is relative to scale, convolutions.
 
-use super::conv::Conv2d;
+use super::conv::{Conv2d, ConvPlan, PackedConv};
 use super::map::{Activation, Unary};
 use super::product::Epilogue;
+use super::table::available;
+use super::threads::Threads;
 
 /// `length` numbers in -1..1, the same for the same `seed`.
 pub(super) fn random(length: usize, seed: u64) -> Vec<f32> {
@@ -117,5 +119,22 @@ impl ConvCase {
     pub(super) fn epilogue(&self) -> Epilogue<'_> {
         let activation = Some(Activation { function: Unary::Silu, affine: Some([0.5, -0.25]) });
         Epilogue { min: -0.5, max: 1.5, residual: Some(&self.residual), activation }
+    }
+}
+
+/// Fails unless all kernels do a convolution as it is done sum by sum, on each of these numbers of threads.
+#[track_caller]
+pub(super) fn check_conv(conv: &Conv2d, threads: &[usize]) {
+    let case = ConvCase::of(conv);
+    for kernels in available() {
+        let packed = PackedConv::pack(kernels, conv, &case.weights, Some(&case.bias)).unwrap();
+        let plan = ConvPlan::new(conv, &packed).unwrap();
+        for threads in threads.iter().map(|&count| Threads::new(count)) {
+            let mut out = vec![f32::NAN; case.plain.len()];
+            kernels.conv2d(&plan, &packed, &case.x, &mut out, &Epilogue::default(), &threads).unwrap();
+            assert_close(&out, &case.plain, 1e-5);
+            kernels.conv2d(&plan, &packed, &case.x, &mut out, &case.epilogue(), &threads).unwrap();
+            assert_close(&out, &case.fused, 1e-5 * case.scale);
+        }
     }
 }

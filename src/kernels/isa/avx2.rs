@@ -196,6 +196,7 @@ unsafe impl Isa for Avx2 {
     }
     intrinsics! {
         splat(value: f32) -> __m256 = _mm256_set1_ps(value);
+        permute(a: __m256, lanes: __m256i) -> __m256 = _mm256_permutevar8x32_ps(a, lanes);
         add(a: __m256, b: __m256) -> __m256 = _mm256_add_ps(a, b);
         sub(a: __m256, b: __m256) -> __m256 = _mm256_sub_ps(a, b);
         mul(a: __m256, b: __m256) -> __m256 = _mm256_mul_ps(a, b);

@@ -246,6 +246,7 @@ unsafe impl Isa for Avx512 {
         add_int(a: __m512i, b: __m512i) -> __m512i = _mm512_add_epi32(a, b);
         sub_int(a: __m512i, b: __m512i) -> __m512i = _mm512_sub_epi32(a, b);
         mul_int(a: __m512i, b: __m512i) -> __m512i = _mm512_mullo_epi32(a, b);
+        permute(a: __m512, lanes: __m512i) -> __m512 = _mm512_permutexvar_ps(lanes, a);
         reduce_max(a: __m512) -> f32 = _mm512_reduce_max_ps(a);
         reduce_add(a: __m512) -> f32 = _mm512_reduce_add_ps(a);
         and(a: __m512i, b: __m512i) -> __m512i = _mm512_and_si512(a, b);

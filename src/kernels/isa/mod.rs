@@ -350,6 +350,17 @@ pub(crate) unsafe trait Isa: Copy {
         #[cfg(not(target_arch = "x86_64"))]
         let _ = from;
     }
+    /// Lane `lanes[i]` of `a` in lane `i`; all of `lanes` must be below [`Isa::LANES`].
+    #[inline(always)]
+    fn permute(self, a: Self::F32, lanes: Self::I32) -> Self::F32 {
+        let (from, lanes) = (self.lanes(a), self.lanes(self.bits_to_float(lanes)));
+        let mut to = [0.0; MAX_LANES];
+        for lane in 0..Self::LANES {
+            to[lane] = from[lanes[lane].to_bits() as usize % MAX_LANES];
+        }
+        // SAFETY: the array holds MAX_LANES >= LANES floats.
+        unsafe { self.load(to.as_ptr()) }
+    }
     /// The lanes as an array, for the horizontal operations that end a reduction; lanes above `LANES` are
     /// unspecified.
     #[inline(always)]

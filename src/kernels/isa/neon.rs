@@ -101,6 +101,15 @@ unsafe impl Isa for Neon {
         unsafe { vfmaq_laneq_f32::<L>(c, b, a) }
     }
     #[inline(always)]
+    fn permute(self, a: float32x4_t, lanes: int32x4_t) -> float32x4_t {
+        // SAFETY: the token is proof of the instruction set.
+        unsafe {
+            // The numbers of each lane's bytes.
+            let bytes = vmlaq_n_s32(vdupq_n_s32(0x0302_0100), lanes, 0x0404_0404);
+            vreinterpretq_f32_u8(vqtbl1q_u8(vreinterpretq_u8_f32(a), vreinterpretq_u8_s32(bytes)))
+        }
+    }
+    #[inline(always)]
     fn splat_lane<const L: i32>(self, a: int32x4_t) -> int32x4_t {
         // SAFETY: the token is proof of the instruction set.
         unsafe { vdupq_laneq_s32::<L>(a) }
