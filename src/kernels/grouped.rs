@@ -366,60 +366,98 @@ const LONG: usize = 8;
 const MIDDLE: usize = 7;
 const SHORT: usize = 4;
 
+/// The sums of a tile, a vector for each pixel.
+type Sums = [MaybeUninit<[f32; MAX_LANES]>; LONG];
+
 /// # Safety
 /// What the line describes must be there, with the lengths of its geometry.
 #[inline(always)]
 pub(super) unsafe fn grouped<I: Isa>(isa: I, line: &Line<'_>) {
     let conv = line.conv;
-    let form = (conv.kernel_width, conv.stride[1], conv.dilation[1]);
-    // SAFETY: as the caller vouches; there is a channel for each lane, and a pixel has `reach` floats at least.
-    unsafe {
-        if line.spread.is_null() {
-            return match form {
-                (3, 1, 1) => tiles::<I, Common, 1>(isa, line, Common),
-                (3, 2, 1) => tiles::<I, Common, 2>(isa, line, Common),
-                _ => tiles::<I, Common, 0>(isa, line, Common),
-            };
-        }
-        let (lanes, reach) = (isa.load_int(line.spread), line.reach);
-        let full = Spread::<I, true> { lanes, reach };
-        match form {
-            _ if reach < I::LANES => tiles::<I, _, 0>(isa, line, Spread::<I, false> { lanes, reach }),
-            (3, 1, 1) => tiles::<I, _, 1>(isa, line, full),
-            (3, 2, 1) => tiles::<I, _, 2>(isa, line, full),
-            _ => tiles::<I, _, 0>(isa, line, full),
-        }
-    }
-}
-
-/// All tiles of the line. `STRIDE` is that of a kernel of three columns, or 0 for whatever there is.
-///
-/// # Safety
-/// As [`grouped`].
-#[inline(always)]
-unsafe fn tiles<I: Isa, S: Source<I>, const STRIDE: usize>(isa: I, line: &Line<'_>, source: S) {
-    let width = line.conv.out_width;
     // Few registers hold the sums of few pixels.
     let longest = if I::TILE_ROWS[0] < LONG { SHORT } else { LONG };
-    let count = width.div_ceil(longest);
+    let count = conv.out_width.div_ceil(longest);
+    let stride = match (conv.kernel_width, conv.stride[1], conv.dilation[1]) {
+        (3, stride @ (1 | 2), 1) => stride,
+        _ => 0,
+    };
+    let mut sums: Sums = [MaybeUninit::uninit(); LONG];
     for index in 0..count {
-        let pixels = part(width, count, index);
-        // SAFETY: as the caller vouches; the pixels lie in the line, and are no more than those of the tile.
+        let pixels = part(conv.out_width, count, index);
+        // SAFETY: as the caller vouches; the pixels lie in the line, and are no more than those of the largest tile. There is
+        // a channel for each lane, and a pixel has `reach` floats at least.
         unsafe {
-            match pixels.len() {
-                LONG if const { I::TILE_ROWS[0] >= LONG } => {
-                    tile::<I, S, STRIDE, LONG>(isa, line, source, pixels)
+            if line.spread.is_null() {
+                match stride {
+                    1 => sized::<I, _, 1>(isa, line, Common, &pixels, &mut sums),
+                    2 => sized::<I, _, 2>(isa, line, Common, &pixels, &mut sums),
+                    _ => sized::<I, _, 0>(isa, line, Common, &pixels, &mut sums),
                 }
-                5..=MIDDLE if const { I::TILE_ROWS[0] >= LONG } => {
-                    tile::<I, S, STRIDE, MIDDLE>(isa, line, source, pixels)
+            } else {
+                let (lanes, reach) = (isa.load_int(line.spread), line.reach);
+                let full = Spread::<I, true> { lanes, reach };
+                match stride {
+                    _ if reach < I::LANES => {
+                        let part = Spread::<I, false> { lanes, reach };
+                        sized::<I, _, 0>(isa, line, part, &pixels, &mut sums);
+                    }
+                    1 => sized::<I, _, 1>(isa, line, full, &pixels, &mut sums),
+                    2 => sized::<I, _, 2>(isa, line, full, &pixels, &mut sums),
+                    _ => sized::<I, _, 0>(isa, line, full, &pixels, &mut sums),
                 }
-                _ => tile::<I, S, STRIDE, SHORT>(isa, line, source, pixels),
             }
+            // Written out for every tile, this would be half of the code.
+            finish(isa, line, pixels, &sums);
         }
     }
 }
 
-/// Pointers to the pixels under a row of the kernel, which step from row to row.
+/// Finishes the sums of some pixels and writes them.
+///
+/// # Safety
+/// As [`grouped`]; the pixels must lie in the line, and their sums must be there.
+#[inline(always)]
+unsafe fn finish<I: Isa>(isa: I, line: &Line<'_>, pixels: Range<usize>, sums: &Sums) {
+    let channels = line.conv.out_channels;
+    // SAFETY: as the caller vouches.
+    unsafe {
+        for (pixel, sums) in pixels.zip(sums) {
+            let at = pixel * channels;
+            let mut sum = isa.load(sums.as_ptr().cast());
+            if !line.residual.is_null() {
+                sum = isa.add(sum, isa.load_up_to(line.residual.add(at), line.count));
+            }
+            isa.store_up_to(line.out.add(at), math::clamp(isa, sum, line.min, line.max), line.count);
+        }
+    }
+}
+
+/// # Safety
+/// As [`tile`], for [`LONG`] pixels at most, or [`SHORT`] where registers are few.
+#[inline(always)]
+unsafe fn sized<I: Isa, S: Source<I>, const STRIDE: usize>(
+    isa: I,
+    line: &Line<'_>,
+    source: S,
+    pixels: &Range<usize>,
+    sums: &mut Sums,
+) {
+    // SAFETY: as the caller vouches.
+    unsafe {
+        match pixels.len() {
+            // The constant condition drops the tiles that there are no registers for.
+            LONG if const { I::TILE_ROWS[0] >= LONG } => {
+                tile::<I, S, STRIDE, LONG>(isa, line, source, pixels.start, sums);
+            }
+            5..=MIDDLE if const { I::TILE_ROWS[0] >= LONG } => {
+                tile::<I, S, STRIDE, MIDDLE>(isa, line, source, pixels.start, sums);
+            }
+            _ => tile::<I, S, STRIDE, SHORT>(isa, line, source, pixels.start, sums),
+        }
+    }
+}
+
+/// Pointers to pixels under a row of the kernel, which step from row to row.
 struct Positions<const COUNT: usize> {
     from: [*const f32; COUNT],
     /// Floats; none in the padding.
@@ -427,22 +465,21 @@ struct Positions<const COUNT: usize> {
 }
 
 impl<const COUNT: usize> Positions<COUNT> {
-    fn new(line: &Line<'_>) -> Self {
-        Positions { from: [line.zeros; COUNT], steps: [0; COUNT] }
-    }
-
-    /// The first `count`, `step` columns apart from each other; `left` counts the padding's.
+    /// `count` pixels, `step` columns apart from each other; `left` counts the padding's columns, too. Inlined, so that pointers
+    /// are not read back from memory in other pieces than they were written in.
     #[inline(always)]
-    fn point(&mut self, line: &Line<'_>, count: usize, left: usize, step: usize) {
+    fn of(line: &Line<'_>, count: usize, left: usize, step: usize) -> Self {
         let conv = line.conv;
         let below = conv.dilation[0] * conv.in_width * conv.in_channels;
+        let mut positions = Positions { from: [line.zeros; COUNT], steps: [0; COUNT] };
         for index in 0..count {
             let column = (left + index * step).wrapping_sub(conv.pad_left);
             let inside = column < conv.in_width;
             let from = line.x.wrapping_add(column.wrapping_mul(conv.in_channels));
-            self.from[index] = if inside { from } else { line.zeros };
-            self.steps[index] = if inside { below } else { 0 };
+            positions.from[index] = if inside { from } else { line.zeros };
+            positions.steps[index] = if inside { below } else { 0 };
         }
+        positions
     }
 
     /// On to the next row of the kernel.
@@ -454,28 +491,29 @@ impl<const COUNT: usize> Positions<COUNT> {
     }
 }
 
-/// `PIXELS` pixels, of which those that are not in `pixels` are not written.
+/// The sums of `PIXELS` pixels from `first` on; what comes after the line takes part as padding or as whatever input is there,
+/// and is not for use. `STRIDE` is that of a kernel of three columns, or 0 for whatever there is.
 ///
 /// # Safety
-/// As [`grouped`]; the pixels must lie in the line, and be no more than `PIXELS`.
+/// As [`grouped`].
 #[inline(always)]
 unsafe fn tile<I: Isa, S: Source<I>, const STRIDE: usize, const PIXELS: usize>(
     isa: I,
     line: &Line<'_>,
     source: S,
-    pixels: Range<usize>,
+    first: usize,
+    to: &mut Sums,
 ) {
     let conv = line.conv;
     let depth = conv.in_channels / conv.groups;
-    let left = pixels.start * conv.stride[1];
+    let left = first * conv.stride[1];
     // SAFETY: as the caller vouches: pointers step through the kernel's rows that lie inside, or stay at the zeros.
     unsafe {
         let mut sums = [isa.load(line.bias); PIXELS];
         if STRIDE > 0 {
             const WIDTH: usize = 3;
-            let mut at = Positions::<{ (LONG - 1) * 2 + WIDTH }>::new(line);
             let count = (PIXELS - 1) * STRIDE + WIDTH;
-            at.point(line, count, left, 1);
+            let mut at = Positions::<{ (LONG - 1) * 2 + WIDTH }>::of(line, count, left, 1);
             let mut weights = line.weights.add(line.rows.start * depth * WIDTH * I::LANES);
             for _ in line.rows.clone() {
                 let mut channel = source.first();
@@ -500,9 +538,9 @@ unsafe fn tile<I: Isa, S: Source<I>, const STRIDE: usize, const PIXELS: usize>(
             }
         } else {
             let width = conv.kernel_width;
-            let mut at = Positions::<PIXELS>::new(line);
             for kx in 0..width {
-                at.point(line, PIXELS, left + kx * conv.dilation[1], conv.stride[1]);
+                let left = left + kx * conv.dilation[1];
+                let mut at = Positions::<PIXELS>::of(line, PIXELS, left, conv.stride[1]);
                 let mut weights = line.weights.add((line.rows.start * depth * width + kx) * I::LANES);
                 for _ in line.rows.clone() {
                     let mut channel = source.first();
@@ -519,19 +557,9 @@ unsafe fn tile<I: Isa, S: Source<I>, const STRIDE: usize, const PIXELS: usize>(
                 }
             }
         }
-        // Written out for every pixel, this would be most of the code.
-        let mut memory = [MaybeUninit::<[f32; MAX_LANES]>::uninit(); PIXELS];
         for_numbers!(pixel below (PIXELS) {
-            isa.store(memory[pixel].as_mut_ptr().cast(), sums[pixel]);
+            isa.store(to[pixel].as_mut_ptr().cast(), sums[pixel]);
         } 0 1 2 3 4 5 6 7);
-        for (index, pixel) in pixels.enumerate() {
-            let at = pixel * conv.out_channels;
-            let mut sum = isa.load(memory[index].as_ptr().cast());
-            if !line.residual.is_null() {
-                sum = isa.add(sum, isa.load_up_to(line.residual.add(at), line.count));
-            }
-            isa.store_up_to(line.out.add(at), math::clamp(isa, sum, line.min, line.max), line.count);
-        }
     }
 }
 
