@@ -821,7 +821,7 @@ mod tests {
     #[test]
     fn depthwise() {
         for channels in [2, 3, 7, 8, 9, 16, 33, 64] {
-            for (kernel, stride) in [(3, 1), (3, 2), (5, 1), (5, 2), (7, 1), (2, 2)] {
+            for (kernel, stride) in [(3, 1), (3, 2), (5, 1), (5, 2), (7, 1), (7, 2), (2, 2)] {
                 for size in [[1, 1], [4, 5], [9, 12], [14, 17]] {
                     let base = same(1, size, [channels, channels], [kernel, kernel]);
                     check(Conv2d {

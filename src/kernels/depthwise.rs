@@ -1,7 +1,7 @@
 //! Convolution with one group per channel, in and out: vectors over channels, no product to speak of, bound by loads.
 //!
-//! For the usual kernels, seven (or four) neighbouring output pixels are computed together, so that
-//! weights and overlapping input columns are loaded once; all others take one pixel and the taps that exist.
+//! Seven (or four) neighbouring output pixels are computed together, so that weights are loaded once and, for the usual kernels,
+//! so are overlapping input columns. Lines of fewer pixels take one at a time and the taps that exist.
 
 use super::aligned::AlignedFloats;
 use super::conv::Conv2d;
@@ -377,6 +377,7 @@ pub(super) unsafe fn depthwise<I: Isa, F: Format>(isa: I, line: &Line<'_, F>) {
             (3, 2, 1) => tiles::<I, F, 3, 2>(isa, line),
             (5, 1, 1) => tiles::<I, F, 5, 1>(isa, line),
             (5, 2, 1) => tiles::<I, F, 5, 2>(isa, line),
+            _ if conv.kernel_width > 1 => any_tiles(isa, line),
             _ => pixels(isa, line),
         }
     }
@@ -540,6 +541,108 @@ unsafe fn tile_channels<
                     isa.prefetch_far(from.cast());
                     from = from.wrapping_add(per_line);
                 }
+            }
+        }
+        for_numbers!(pixel below (PIXELS) {
+            let at = (column + pixel) * channels + channel;
+            line.format.finish::<I, FULL>(isa, sums[pixel], line.out, at, channel, count);
+        } 0 1 2 3 4 5 6);
+    }
+}
+
+/// [`tiles`] for kernels, strides and dilations of any size.
+///
+/// # Safety
+/// As [`depthwise`].
+#[inline(always)]
+unsafe fn any_tiles<I: Isa, F: Format>(isa: I, line: &Line<'_, F>) {
+    let width = line.conv.out_width;
+    // SAFETY: as in `tiles`.
+    unsafe {
+        if width < SHORT {
+            return pixels(isa, line);
+        }
+        let mut column = 0;
+        while column < width {
+            // Few registers hold the sums of few pixels.
+            if I::TILE_ROWS[0] >= LONG && width - column > SHORT && width >= LONG {
+                any_tile::<I, F, LONG>(isa, line, column.min(width - LONG));
+                column += LONG;
+            } else {
+                any_tile::<I, F, SHORT>(isa, line, column.min(width - SHORT));
+                column += SHORT;
+            }
+        }
+    }
+}
+
+/// All channels of `PIXELS` pixels.
+///
+/// # Safety
+/// As [`depthwise`]; the pixels must lie in the line.
+#[inline(always)]
+unsafe fn any_tile<I: Isa, F: Format, const PIXELS: usize>(isa: I, line: &Line<'_, F>, column: usize) {
+    let conv = line.conv;
+    let left = column * conv.stride[1];
+    let reach = (PIXELS - 1) * conv.stride[1] + (conv.kernel_width - 1) * conv.dilation[1];
+    let complete = left >= conv.pad_left && left + reach < conv.in_width + conv.pad_left;
+    let channels = line.channels.end;
+    let whole = channels - line.channels.len() % I::LANES;
+    let mut channel = line.channels.start;
+    // SAFETY: `LANES` channels, then those that remain; `complete` says that no column is missing.
+    unsafe {
+        while channel < whole {
+            if complete {
+                any_tile_channels::<I, F, PIXELS, true, true>(isa, line, column, channel, I::LANES);
+            } else {
+                any_tile_channels::<I, F, PIXELS, true, false>(isa, line, column, channel, I::LANES);
+            }
+            channel += I::LANES;
+        }
+        if channel < channels {
+            let count = channels - channel;
+            any_tile_channels::<I, F, PIXELS, false, false>(isa, line, column, channel, count);
+        }
+    }
+}
+
+/// As [`tile_channels`].
+#[inline(always)]
+unsafe fn any_tile_channels<
+    I: Isa,
+    F: Format,
+    const PIXELS: usize,
+    const FULL: bool,
+    const COMPLETE: bool,
+>(
+    isa: I,
+    line: &Line<'_, F>,
+    column: usize,
+    channel: usize,
+    count: usize,
+) {
+    let conv = line.conv;
+    let channels = conv.in_channels;
+    let across = conv.stride[1];
+    // SAFETY: as the callers vouch: columns and channels lie inside image, weights and line. Pointers to columns that are
+    // missing are not read.
+    unsafe {
+        let mut sums = [line.format.begin::<I, FULL>(isa, channel, count); PIXELS];
+        for ky in line.rows.clone() {
+            let iy = line.top + ky * conv.dilation[0] - conv.pad_top;
+            let row = line.x.wrapping_add(iy * conv.in_width * channels + channel);
+            for kx in 0..conv.kernel_width {
+                let first = (column * across + kx * conv.dilation[1]).wrapping_sub(conv.pad_left);
+                let from = row.wrapping_add(first.wrapping_mul(channels));
+                let weight = line.weights.add((ky * conv.kernel_width + kx) * channels + channel);
+                let weight = load::<I, FULL>(isa, weight, count);
+                for_numbers!(pixel below (PIXELS) {
+                    if COMPLETE || first.wrapping_add(pixel * across) < conv.in_width {
+                        let from = from.wrapping_add(pixel * across * channels);
+                        let value = line.format.load::<I, FULL>(isa, from, count);
+                        sums[pixel] = isa.mul_add(value, weight, sums[pixel]);
+                    }
+                } 0 1 2 3 4 5 6);
             }
         }
         for_numbers!(pixel below (PIXELS) {
