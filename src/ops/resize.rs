@@ -233,8 +233,11 @@ impl Operator for Resize {
             });
             return Mapping::new(0, axes.collect::<Result<_, _>>()?, from.elements())?.lower(cx);
         }
-        // What shrinks goes first, so that the later passes have less to do.
-        taps.sort_by_key(|(axis, _)| to[*axis] > from[*axis]);
+        // What shrinks goes first, so that the later passes have less to do; and long rows are for the larger values.
+        taps.sort_by_key(|&(axis, _)| match to[axis] > from[axis] {
+            false => (false, axis),
+            true => (true, from.len() - axis),
+        });
         passes(from, taps, self.crop.as_ref().map_or(0.0, |crop| crop.outside))
     }
 }
@@ -470,6 +473,9 @@ impl Pass {
             return;
         }
         let (inner, count) = (self.inner, self.taps.count);
+        if inner == 1 && self.taps.outside.is_empty() {
+            return self.lines(x, y, threads);
+        }
         let rows = 4096usize.div_ceil(inner);
         threads.for_each_slice(y, rows * inner, |task, y| {
             for (row, y) in y.chunks_exact_mut(inner).enumerate() {
@@ -483,11 +489,34 @@ impl Pass {
                     let start = (outer * self.from + self.taps.indices[position * count + tap]) * inner;
                     (&x[start..start + inner], self.taps.weights[position * count + tap])
                 };
-                let (first, weight) = source(0);
-                y.iter_mut().zip(first).for_each(|(y, x)| *y = x * weight);
-                for tap in 1..count {
+                let ((first, weight), mut tap) = (source(0), 1);
+                if count == 1 {
+                    y.iter_mut().zip(first).for_each(|(y, x)| *y = x * weight);
+                } else {
+                    let (second, other) = source(1);
+                    let pairs = first.iter().zip(second);
+                    y.iter_mut().zip(pairs).for_each(|(y, (a, b))| *y = a * weight + b * other);
+                    tap = 2;
+                }
+                for tap in tap..count {
                     let (next, weight) = source(tap);
                     y.iter_mut().zip(next).for_each(|(y, x)| *y += x * weight);
+                }
+            }
+        });
+    }
+
+    /// The same along the last axis, whose rows have one element.
+    fn lines(&self, x: &[f32], y: &mut [f32], threads: &Threads) {
+        let count = self.taps.count;
+        let lines = 4096usize.div_ceil(self.to);
+        threads.for_each_slice(y, lines * self.to, |task, y| {
+            let x = x[task * lines * self.from..].chunks_exact(self.from);
+            for (x, y) in x.zip(y.chunks_exact_mut(self.to)) {
+                let (indices, weights) = (&self.taps.indices, &self.taps.weights);
+                let taps = indices.chunks_exact(count).zip(weights.chunks_exact(count));
+                for (y, (indices, weights)) in y.iter_mut().zip(taps) {
+                    *y = indices.iter().zip(weights).map(|(&at, weight)| x[at] * weight).sum();
                 }
             }
         });
