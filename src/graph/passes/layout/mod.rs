@@ -5,6 +5,7 @@
 //! not care for the order of axes (`rules`, `reshape`) are applied to the value before; all others get their transpose
 //! where they need it.
 
+mod grown;
 mod reshape;
 mod rules;
 
@@ -31,7 +32,7 @@ pub(super) fn sink_transposes(mut graph: Graph, machine: &Machine<'_>) -> Graph 
         let value = pass.read(pass.graph.outputs[position].1);
         pass.graph.outputs[position].1 = value;
     }
-    pass.graph
+    grown::turn_before_growth(pass.graph, machine)
 }
 
 /// A value that is `base` with its axes in another order: axis `i` is axis `perm[i]` of `base`.

@@ -258,7 +258,7 @@ fn along(perm: &[usize], axis: i64) -> Option<i64> {
     Some(perm[position(axis, perm.len())?] as i64)
 }
 
-fn all_along(perm: &[usize], axes: &[i64]) -> Option<Vec<i64>> {
+pub(super) fn all_along(perm: &[usize], axes: &[i64]) -> Option<Vec<i64>> {
     axes.iter().map(|&axis| along(perm, axis)).collect()
 }
 
