@@ -3,6 +3,7 @@
 //! The expansion of an inverted residual block (MobileNetV2 and its descendants) is the largest value of the network
 //! and is read once, right after it was written. Here it is made for as many lines as stay in the second-level
 //! cache, convolved, projected, and overwritten by the next strip. Lines that two strips share are moved, not made again.
+//! Images with too few lines for the threads go through one convolution after the other, each cut over all threads.
 
 use super::conv::{Conv2d, PackedConv};
 use super::depthwise::{self, PackedDepthwise};
@@ -30,6 +31,7 @@ pub struct InvertedResidualPlan {
     strip: usize,
     /// Lines of its input that a strip reads, at most.
     lines: usize,
+    /// Strips that are made side by side; none where each convolution is made whole.
     tasks: usize,
 }
 
@@ -40,11 +42,6 @@ pub struct Stage<'a> {
     pub weights: &'a PackedConv,
     /// A residual is for the last convolution only.
     pub epilogue: Epilogue<'a>,
-}
-
-/// Tasks that so many lines of output are cut into, at most.
-fn most_tasks(lines: usize) -> usize {
-    lines.div_ceil(LINES_OF_TASK)
 }
 
 impl InvertedResidualPlan {
@@ -81,7 +78,9 @@ impl InvertedResidualPlan {
         let room = (STRIP / line.max(1)).saturating_sub(reach) / depthwise.stride[0];
         let strip = (room + 1).min(depthwise.out_height).max(1);
         let lines = ((strip - 1) * depthwise.stride[0] + reach).min(depthwise.in_height);
-        let tasks = threads.clamp(1, most_tasks(depthwise.batch * depthwise.out_height).max(1));
+        let most = (depthwise.batch * depthwise.out_height).div_ceil(LINES_OF_TASK).max(1);
+        // Strips that keep no more than half of the threads busy are worse than none.
+        let tasks = if most * 2 > threads { threads.clamp(1, most) } else { 0 };
         let plan = InvertedResidualPlan {
             expand: expand.copied(),
             depthwise: *depthwise,
@@ -90,18 +89,30 @@ impl InvertedResidualPlan {
             lines,
             tasks,
         };
-        size_of_product(KERNEL, "scratch", &[plan.tasks, plan.scratch_of_task()])?;
+        for length in [plan.depthwise.in_elements()?, plan.depthwise.out_elements()?, plan.scratch_of_task()]
+        {
+            size_of_product(KERNEL, "scratch", &[plan.tasks.max(2), length.next_multiple_of(16)])?;
+        }
         Ok(plan)
-    }
-
-    /// Whether images of so many lines of output keep more than half of the threads busy.
-    pub fn occupies(lines: usize, threads: usize) -> bool {
-        most_tasks(lines) * 2 > threads
     }
 
     /// Floats of scratch memory that a run takes.
     pub fn scratch(&self) -> usize {
-        self.tasks * self.scratch_of_task()
+        match self.tasks {
+            0 => self.whole().iter().sum(),
+            tasks => tasks * self.scratch_of_task(),
+        }
+    }
+
+    /// Floats of all that the depthwise convolution reads and makes, where it is neither the block's input nor its output.
+    fn whole(&self) -> [usize; 2] {
+        let images = |here: bool, line: usize, height: usize| {
+            if here { (self.depthwise.batch * height * line).next_multiple_of(16) } else { 0 }
+        };
+        [
+            images(self.expand.is_some(), self.in_line(), self.depthwise.in_height),
+            images(self.project.is_some(), self.out_line(), self.depthwise.out_height),
+        ]
     }
 
     /// Floats of a line of the depthwise convolution's input.
@@ -170,6 +181,13 @@ impl Kernels {
         }
         let [expand_epilogue, project_epilogue] =
             [expand, project].map(|stage| stage.map_or_else(Epilogue::default, |stage| stage.epilogue));
+        if plan.tasks == 0 {
+            let expand = expand_weights.map(|weights| (weights, expand_epilogue));
+            let project = project_weights.map(|weights| (weights, project_epilogue));
+            let depthwise = (depthwise_weights, depthwise.epilogue);
+            self.whole_stages(plan, expand, depthwise, project, x, out, scratch, threads);
+            return Ok(());
+        }
         let run = Run {
             kernels: self,
             plan,
@@ -188,6 +206,46 @@ impl Kernels {
             run.lines(0..lines, &mut []);
         }
         Ok(())
+    }
+
+    /// A checked call with one convolution after the other.
+    #[allow(clippy::too_many_arguments, reason = "three convolutions in one")]
+    fn whole_stages(
+        &self,
+        plan: &InvertedResidualPlan,
+        expand: Option<(PackedView<'_>, Epilogue<'_>)>,
+        depthwise: (&PackedDepthwise, Epilogue<'_>),
+        project: Option<(PackedView<'_>, Epilogue<'_>)>,
+        x: &[f32],
+        out: &mut [f32],
+        scratch: &mut [f32],
+        threads: &Threads,
+    ) {
+        let conv = &plan.depthwise;
+        let pointwise = |x: &[f32], out: &mut [f32], weights: PackedView<'_>, epilogue: &Epilogue<'_>| {
+            let rows = Plain { data: x.as_ptr(), stride: weights.k, depth: weights.k };
+            let residual = epilogue.residual.map_or(std::ptr::null(), <[f32]>::as_ptr);
+            let output = Output { data: out.as_mut_ptr(), stride: weights.n, residual, epilogue };
+            // SAFETY: x and out (and a residual) have the lengths of the plan's geometry, which was checked; out is borrowed
+            // uniquely.
+            unsafe { product(self, &rows, out.len() / weights.n.max(1), weights, output, threads) };
+        };
+        let (expanded, convolved) = scratch.split_at_mut(plan.whole()[0]);
+        let x = match expand {
+            Some((weights, epilogue)) => {
+                let expanded = &mut expanded[..conv.batch * conv.in_height * plan.in_line()];
+                pointwise(x, expanded, weights, &epilogue);
+                expanded
+            }
+            None => x,
+        };
+        let (weights, epilogue) = depthwise;
+        let Some((projection, last)) = project else {
+            return depthwise::run(self, conv, weights, x, out, &epilogue, threads);
+        };
+        let convolved = &mut convolved[..conv.batch * conv.out_height * plan.out_line()];
+        depthwise::run(self, conv, weights, x, convolved, &epilogue, threads);
+        pointwise(convolved, out, projection, &last);
     }
 
     /// The weights of a 1x1 convolution, which must be there if the plan has it, and only then.
@@ -363,6 +421,8 @@ mod tests {
             ([9, 5], [4, 10, 3], 3, 1, 0, 1),
             ([60, 60], [4, 33, 3], 3, 3, 1, 1),
             ([1, 1], [3, 17, 2], 3, 1, 1, 1),
+            ([5, 61], [7, 40, 9], 5, 2, 2, 2),
+            ([3, 80], [4, 34, 6], 3, 1, 1, 1),
         ];
         for kernels in available() {
             for threads in [1, 2, 3].map(Threads::new) {

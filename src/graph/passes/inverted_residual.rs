@@ -1,12 +1,10 @@
-//! Joins a depthwise convolution with the 1x1 convolutions around it where what lies between them is too large for a cache, and
-//! images have lines for all threads.
+//! Joins a depthwise convolution with the 1x1 convolutions around it where what lies between them is too large for a cache.
 
 use super::{edit::Index, shapes::Shapes};
 use crate::{
     graph::{Graph, Node, ValueId, evaluate::Machine},
-    kernels::InvertedResidualPlan,
     ops::{InvertedResidual, Op, Padding, conv::Conv},
-    tensor::{DType, Shape},
+    tensor::DType,
 };
 
 /// Bytes from which a value between two convolutions is not worth writing: a part of a second-level cache, which it
@@ -21,8 +19,7 @@ pub(super) fn join_inverted_residuals(mut graph: Graph, machine: &Machine<'_>) -
     let shapes = Shapes::of(&graph, machine);
     let mut index = Index::of(&graph);
     for position in 0..graph.nodes.len() {
-        let threads = machine.threads.count();
-        let Some((at, joined)) = join(&graph, &index, &shapes, position, threads) else { continue };
+        let Some((at, joined)) = join(&graph, &index, &shapes, position) else { continue };
         let Joined { op, name, inputs } = joined;
         graph.replace(&mut index, at, op, inputs);
         graph.nodes[at].name = name;
@@ -37,20 +34,10 @@ struct Joined {
 }
 
 /// What joins the depthwise convolution at `position` to its neighbours, and the position of the last of them.
-fn join(
-    graph: &Graph,
-    index: &Index,
-    shapes: &Shapes,
-    position: usize,
-    threads: usize,
-) -> Option<(usize, Joined)> {
+fn join(graph: &Graph, index: &Index, shapes: &Shapes, position: usize) -> Option<(usize, Joined)> {
     let node = &graph.nodes[position];
     let depthwise = depthwise(graph, shapes, node)?;
     let (&[x, ..], &[y]) = (node.inputs.as_slice(), node.outputs.as_slice()) else { return None };
-    let lines = |shape: &Shape| shape.get(1).copied().unwrap_or(0);
-    if !shapes.tried(y)?.iter().all(|shape| InvertedResidualPlan::occupies(lines(shape), threads)) {
-        return None;
-    }
     let large = |value: ValueId| {
         shapes
             .tried(value)
@@ -114,7 +101,7 @@ mod tests {
             Builder,
             passes::edit::testing::{graph, operators_after, wave},
         },
-        kernels::{Threads, Unary as U},
+        kernels::Unary as U,
         ops::Fused,
     };
 
@@ -133,11 +120,7 @@ mod tests {
 
     /// Expansion, depthwise convolution, projection; `twice` also reads what the second one makes.
     fn block(size: usize, stride: usize, residual: bool, twice: bool) -> Graph {
-        image_block([size; 2], stride, residual, twice)
-    }
-
-    fn image_block([height, width]: [usize; 2], stride: usize, residual: bool, twice: bool) -> Graph {
-        graph(&[1, height, width, 4], |b: &mut Builder, x| {
+        graph(&[1, size, size, 4], |b: &mut Builder, x| {
             let constant = |b: &mut Builder, shape: &[usize]| b.constant(wave(shape));
             let [w, v, u] =
                 [[1, 1, 4, WIDE], [3, 3, 1, WIDE], [1, 1, WIDE, 4]].map(|shape| constant(b, &shape));
@@ -165,18 +148,6 @@ mod tests {
         // A quarter of the pixels is small enough to be written.
         assert_eq!(after(&block(SIZE, 2, false, false), SIZE), ["InvertedResidual", "Conv"]);
         assert_eq!(after(&block(SIZE, 1, false, true), SIZE), ["InvertedResidual", "Conv", "Conv", "Binary"]);
-    }
-
-    #[test]
-    fn images_of_few_lines_are_left_to_all_threads() {
-        let shape = [1, 5, 2000, 4];
-        for (threads, expected) in [(1, &["InvertedResidual"][..]), (2, &["Conv"; 3])] {
-            let before = image_block([5, 2000], 1, true, false);
-            let after = operators_after(&before, &wave(&shape), |graph, machine| {
-                join_inverted_residuals(graph, &Machine { threads: &Threads::new(threads), ..*machine })
-            });
-            assert_eq!(after, expected);
-        }
     }
 
     #[test]
