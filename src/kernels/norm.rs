@@ -2,6 +2,8 @@
 
 use super::error::{KernelError, expect_length};
 use super::isa::Isa;
+use super::math;
+use super::product::Epilogue;
 use super::table::Kernels;
 use super::threads::Threads;
 
@@ -62,11 +64,13 @@ impl Kernels {
         Ok(())
     }
 
-    /// For each row of `scale.len()` elements: `out = x * scale + shift`.
+    /// For each row of `scale.len()` elements: `out = activation(clamp(x * scale + shift))`, as the epilogue says; it has no
+    /// residual. The last row may be shorter.
     pub fn scale_shift(
         &self,
         scale: &[f32],
         shift: &[f32],
+        epilogue: &Epilogue<'_>,
         x: &[f32],
         out: &mut [f32],
         threads: &Threads,
@@ -74,24 +78,32 @@ impl Kernels {
         let columns = scale.len();
         expect_length("scale_shift", "shift", columns, shift.len())?;
         expect_length("scale_shift", "out", x.len(), out.len())?;
-        expect_rows("scale_shift", columns, x.len())?;
         if x.is_empty() {
             return Ok(());
         }
-        let rows = GRAIN.div_ceil(columns);
-        threads.for_each_slice(out, rows * columns, |task, out| {
-            let x = &x[task * rows * columns..][..out.len()];
-            for (x, out) in x.chunks_exact(columns).zip(out.chunks_exact_mut(columns)) {
-                // SAFETY: all four have `columns` elements.
-                unsafe {
-                    (self.scale_shift_row)(
-                        x.as_ptr(),
-                        scale.as_ptr(),
-                        shift.as_ptr(),
-                        out.as_mut_ptr(),
-                        columns,
-                    );
-                }
+        if columns == 0 || epilogue.residual.is_some() {
+            let (argument, problem) =
+                if columns == 0 { ("scale", "is empty") } else { ("residual", "is not for this kernel") };
+            return Err(KernelError::Descriptor { kernel: "scale_shift", argument, problem });
+        }
+        let size = GRAIN.next_multiple_of(columns);
+        threads.for_each_slice(out, size, |task, out| {
+            let x = &x[task * size..][..out.len()];
+            let work = Scaled {
+                x: x.as_ptr(),
+                out: out.as_mut_ptr(),
+                length: out.len(),
+                scale: scale.as_ptr(),
+                shift: shift.as_ptr(),
+                columns,
+                min: epilogue.min,
+                max: epilogue.max,
+            };
+            // SAFETY: x and out have `length` elements, scale and shift `columns`; a task begins with a row.
+            unsafe { (self.scale_shift)(&work) };
+            if let Some(activation) = epilogue.activation {
+                // SAFETY: in place over what was just written.
+                unsafe { self.activate(activation, out.as_mut_ptr(), out.len()) };
             }
         });
         Ok(())
@@ -173,36 +185,38 @@ pub(super) unsafe fn norm_row<I: Isa>(isa: I, row: &Row) {
     }
 }
 
-/// `out = x * scale + shift` for one row.
-///
-/// # Safety
-/// All must be there for `length` floats; `x` and `out` are the same or nothing overlaps.
-#[inline(always)]
-pub(super) unsafe fn scale_shift_row<I: Isa>(
-    isa: I,
+/// Rows to scale and shift; the last may be shorter.
+pub(super) struct Scaled {
     x: *const f32,
-    scale: *const f32,
-    shift: *const f32,
     out: *mut f32,
     length: usize,
-) {
-    let mut index = 0;
-    while index < length {
-        let count = (length - index).min(I::LANES);
-        let full = count == I::LANES;
-        let load = Load { count, full };
-        // SAFETY: `count` elements remain.
-        unsafe {
-            let value = load.load(isa, x.add(index));
-            let value =
-                isa.mul_add(value, load.load(isa, scale.add(index)), load.load(isa, shift.add(index)));
-            if full {
-                isa.store(out.add(index), value)
-            } else {
-                isa.store_partial(out.add(index), value, count)
+    scale: *const f32,
+    shift: *const f32,
+    columns: usize,
+    min: f32,
+    max: f32,
+}
+
+/// `out = clamp(x * scale + shift)`, row after row.
+///
+/// # Safety
+/// `x` and `out` must be there for `length` floats, and be the same or apart; `scale` and `shift` for `columns`, more than none.
+#[inline(always)]
+pub(super) unsafe fn scale_shift<I: Isa>(isa: I, work: &Scaled) {
+    for row in (0..work.length).step_by(work.columns) {
+        let columns = work.columns.min(work.length - row);
+        for column in (0..columns).step_by(I::LANES) {
+            let count = (columns - column).min(I::LANES);
+            let load = Load { count, full: count == I::LANES };
+            // SAFETY: `count` elements remain of the row and of its factors and summands.
+            unsafe {
+                let (x, out) = (work.x.add(row + column), work.out.add(row + column));
+                let shift = load.load(isa, work.shift.add(column));
+                let scaled = isa.mul_add(load.load(isa, x), load.load(isa, work.scale.add(column)), shift);
+                let scaled = math::clamp(isa, scaled, work.min, work.max);
+                if load.full { isa.store(out, scaled) } else { isa.store_partial(out, scaled, count) }
             }
         }
-        index += count;
     }
 }
 
@@ -250,10 +264,12 @@ mod tests {
                     kernels.norm_rows(&norm, columns, &x, &mut out, &Threads::new(2)).unwrap();
                     assert_close(&out, &expected, 3e-6);
 
-                    kernels.scale_shift(&scale, &shift, &x, &mut out, &Threads::new(2)).unwrap();
+                    let clamped = Epilogue { min: -0.5, max: 2.0, ..Epilogue::default() };
+                    kernels.scale_shift(&scale, &shift, &clamped, &x, &mut out, &Threads::new(2)).unwrap();
                     let expected: Vec<f64> = (0..x.len())
                         .map(|i| {
-                            f64::from(x[i]) * f64::from(scale[i % columns]) + f64::from(shift[i % columns])
+                            let line = f64::from(scale[i % columns]);
+                            (f64::from(x[i]) * line + f64::from(shift[i % columns])).clamp(-0.5, 2.0)
                         })
                         .collect();
                     assert_close(&out, &expected, 1e-6);
@@ -273,7 +289,12 @@ mod tests {
         assert!(kernels.norm_rows(&norm, 3, &[0.0; 5], &mut out, &single).is_err());
         let bad = RowNorm { scale: Some(&[1.0; 2]), ..norm };
         assert!(kernels.norm_rows(&bad, 3, &[0.0; 6], &mut out, &single).is_err());
-        assert!(kernels.scale_shift(&[1.0; 3], &[1.0; 2], &[0.0; 6], &mut out, &single).is_err());
+        let none = Epilogue::default();
+        assert!(kernels.scale_shift(&[1.0; 3], &[1.0; 2], &none, &[0.0; 6], &mut out, &single).is_err());
+        assert!(kernels.scale_shift(&[], &[], &none, &[0.0; 6], &mut out, &single).is_err());
+        assert!(kernels.scale_shift(&[1.0; 3], &[1.0; 3], &none, &[0.0; 5], &mut out, &single).is_err());
+        let residual = Epilogue { residual: Some(&[0.0; 6]), ..none };
+        assert!(kernels.scale_shift(&[1.0; 3], &[1.0; 3], &residual, &[0.0; 6], &mut out, &single).is_err());
         assert!(kernels.norm_rows(&norm, 3, &[], &mut [], &single).is_ok());
     }
 }

@@ -38,7 +38,7 @@ pub struct Kernels {
     pub(super) softmax_row: unsafe fn(*const f32, *mut f32, usize, bool),
     pub(super) softmax_columns: unsafe fn(*const f32, *mut f32, usize, usize, usize, bool),
     pub(super) norm_row: unsafe fn(&norm::Row),
-    pub(super) scale_shift_row: unsafe fn(*const f32, *const f32, *const f32, *mut f32, usize),
+    pub(super) scale_shift: unsafe fn(&norm::Scaled),
     pub(super) pool_window: unsafe fn(pool::Pool, &pool::Window),
     /// What `tile_i8` wants.
     pub(super) order_i8: tile_i8::Order,
@@ -122,7 +122,7 @@ macro_rules! tier {
             softmax_row: shim!($isa, $features, softmax::softmax_row, (x: *const f32, out: *mut f32, length: usize, log: bool)),
             softmax_columns: shim!($isa, $features, softmax::softmax_columns, (x: *const f32, out: *mut f32, rows: usize, stride: usize, count: usize, log: bool)),
             norm_row: shim!($isa, $features, norm::norm_row, (row: &norm::Row)),
-            scale_shift_row: shim!($isa, $features, norm::scale_shift_row, (x: *const f32, scale: *const f32, shift: *const f32, out: *mut f32, length: usize)),
+            scale_shift: shim!($isa, $features, norm::scale_shift, (work: &norm::Scaled)),
             pool_window: shim!($isa, $features, pool::pool_window, (op: pool::Pool, window: &pool::Window)),
             order_i8: tile_i8::Order::of::<$isa, isa::Direct<false>>(),
             tile_i8: shim!($isa, $features, tile_i8::tile_i8::<_, isa::Direct<false>>, (work: &tile_i8::TileI8, rows: usize, vectors: usize)),

@@ -225,6 +225,7 @@ pub mod quantized_elements;
 pub mod recurrent;
 pub mod reduce;
 pub mod resize;
+pub mod scale_shift;
 pub mod scatter;
 pub mod segment;
 pub mod shape;
@@ -246,6 +247,7 @@ ops! {
     binary::Binary, binary::Compare, binary::Logical, binary::Not, binary::Select,
     cast::Cast, cast::Bitcast,
     conv::Conv, conv_transpose::ConvTranspose, inverted_residual::InvertedResidual, gated_conv::GatedConv,
+    scale_shift::ScaleShift,
     late::WithAxes,
     quant::Quantize, quant::Dequantize,
     matmul::MatMul,

@@ -63,6 +63,12 @@ fn described(op: &Op) -> String {
             });
             convs.collect::<Vec<_>>().join(", ")
         }
+        Op::ScaleShift(op) => {
+            format!(
+                "Mul+Add{}",
+                op.activation.map(|function| format!("+{}", word(&function))).unwrap_or_default()
+            )
+        }
         Op::GatedConv(gated) => format!("Mul+Conv{}", fused(&gated.conv.fused)),
         Op::Conv(conv) if conv.groups != 1 => format!("Conv/{}{}", conv.groups, fused(&conv.fused)),
         Op::Conv(conv) => format!("Conv{}", fused(&conv.fused)),

@@ -214,6 +214,7 @@ fn ranks(node: &Node, inputs: &[Fact], size: usize) -> Option<Vec<Fact>> {
         | Op::Split(_)
         | Op::Conv(_)
         | Op::InvertedResidual(_)
+        | Op::ScaleShift(_)
         | Op::GatedConv(_)
         | Op::ConvTranspose(_)
         | Op::Pool(_)

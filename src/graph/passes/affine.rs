@@ -113,7 +113,8 @@ pub(super) fn fused_mut(op: &mut Op) -> Option<&mut Fused> {
 }
 
 /// One value per channel (the last axis) of a constant that is broadcast over the others.
-fn per_channel(constant: &Tensor, channels: usize) -> Option<Vec<f32>> {
+/// A constant's value for each channel, when it is one number or lies along the last axis.
+pub(super) fn per_channel(constant: &Tensor, channels: usize) -> Option<Vec<f32>> {
     if constant.len() != 1 && constant.len() != channels {
         return None;
     }

@@ -110,7 +110,7 @@ fn product<'a>(graph: &'a Graph, index: &Index, shapes: &Shapes, value: ValueId)
 }
 
 /// Functions that networks have after products; others are too rare to be tested there.
-fn worth(function: U) -> bool {
+pub(super) fn worth(function: U) -> bool {
     matches!(
         function,
         U::Relu

@@ -21,6 +21,7 @@ mod narrow;
 mod pad;
 mod parts;
 mod quantized;
+mod scale_shift;
 mod shapes;
 mod softmax;
 mod squeeze_excite;
@@ -59,6 +60,7 @@ pub(super) fn optimize(graph: Graph, machine: &Machine<'_>) -> Graph {
     let graph = clean(attention::find_attention(graph, machine));
     let graph = pad::fuse_pads(affine::fuse_affine(graph, machine));
     let graph = clean(epilogue::fuse_epilogues(graph, machine));
+    let graph = clean(scale_shift::join_scale_shift(graph, machine));
     let graph = clean(squeeze_excite::fuse_squeeze_excite(graph, machine));
     clean(inverted_residual::join_inverted_residuals(graph, machine))
 }
