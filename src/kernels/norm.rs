@@ -1,7 +1,7 @@
 //! Normalisation of rows: layer norm, root-mean-square norm, and the affine map that batch norm becomes.
 
 use super::error::{KernelError, expect_length};
-use super::isa::Isa;
+use super::isa::{Isa, MAX_LANES};
 use super::math;
 use super::product::Epilogue;
 use super::table::Kernels;
@@ -46,20 +46,18 @@ impl Kernels {
         }
         let rows = GRAIN.div_ceil(columns);
         threads.for_each_slice(out, rows * columns, |task, out| {
-            let x = &x[task * rows * columns..][..out.len()];
-            for (x, out) in x.chunks_exact(columns).zip(out.chunks_exact_mut(columns)) {
-                let work = Row {
-                    x: x.as_ptr(),
-                    out: out.as_mut_ptr(),
-                    length: columns,
-                    scale: pointer(norm.scale),
-                    shift: pointer(norm.shift),
-                    center: norm.center,
-                    epsilon: norm.epsilon,
-                };
-                // SAFETY: all parts have `columns` elements or are null.
-                unsafe { (self.norm_row)(&work) };
-            }
+            let work = Rows {
+                x: x[task * rows * columns..][..out.len()].as_ptr(),
+                out: out.as_mut_ptr(),
+                rows: out.len() / columns,
+                columns,
+                scale: pointer(norm.scale),
+                shift: pointer(norm.shift),
+                center: norm.center,
+                epsilon: norm.epsilon,
+            };
+            // SAFETY: x and out have `rows` times `columns` elements, scale and shift `columns` or are null.
+            unsafe { (self.norm_rows)(&work) };
         });
         Ok(())
     }
@@ -122,11 +120,12 @@ fn expect_rows(kernel: &'static str, columns: usize, length: usize) -> Result<()
     Err(KernelError::Descriptor { kernel, argument: "x", problem: "is not whole rows" })
 }
 
-/// One row to normalise.
-pub(super) struct Row {
+/// Rows to normalise.
+pub(super) struct Rows {
     x: *const f32,
     out: *mut f32,
-    length: usize,
+    rows: usize,
+    columns: usize,
     /// Null for none.
     scale: *const f32,
     /// Null for none.
@@ -135,52 +134,98 @@ pub(super) struct Row {
     epsilon: f32,
 }
 
-/// Normalises one row: mean, variance around it, result; three passes over a row in cache.
+/// Normalises rows: four at a time, whose sums do not wait for one another.
 ///
 /// # Safety
-/// What `row` points to must be there for `length` floats.
+/// What `work` points to must be there for its rows and columns.
 #[inline(always)]
-pub(super) unsafe fn norm_row<I: Isa>(isa: I, row: &Row) {
-    use super::reduce::{Fold, fold_row};
-    let length = row.length;
-    // SAFETY: as the caller vouches; `count` elements remain at `index`.
+pub(super) unsafe fn norm_rows<I: Isa>(isa: I, work: &Rows) {
+    let mut row = 0;
+    // SAFETY: as the caller vouches; the rows remain.
     unsafe {
-        let mean = if row.center { fold_row(isa, Fold::Sum, row.x, length) / length as f32 } else { 0.0 };
-        let center = isa.splat(mean);
-        let mut sums = [isa.splat(0.0); 2];
-        let mut index = 0;
-        while index + 2 * I::LANES <= length {
-            for (stream, sum) in sums.iter_mut().enumerate() {
-                let value = isa.sub(isa.load(row.x.add(index + stream * I::LANES)), center);
-                *sum = isa.mul_add(value, value, *sum);
-            }
-            index += 2 * I::LANES;
+        while row + 4 <= work.rows {
+            some_rows::<I, 4, 1>(isa, work, row);
+            row += 4;
         }
-        let mut sum = isa.reduce_add(isa.add(sums[0], sums[1]));
-        while index < length {
-            let value = *row.x.add(index) - mean;
-            sum += value * value;
-            index += 1;
+        while row < work.rows {
+            some_rows::<I, 1, 4>(isa, work, row);
+            row += 1;
         }
-        let factor = isa.splat(1.0 / (sum / length as f32 + row.epsilon).sqrt());
-        index = 0;
-        while index < length {
-            let count = (length - index).min(I::LANES);
-            let full = count == I::LANES;
-            let load = Load { count, full };
-            let mut value = isa.mul(isa.sub(load.load(isa, row.x.add(index)), center), factor);
-            if !row.scale.is_null() {
-                value = isa.mul(value, load.load(isa, row.scale.add(index)));
+    }
+}
+
+/// `R` rows from `row` on: mean, variance around it, result; three passes over rows in cache, each sum in `S` streams.
+#[inline(always)]
+unsafe fn some_rows<I: Isa, const R: usize, const S: usize>(isa: I, work: &Rows, row: usize) {
+    let columns = work.columns;
+    let whole = columns / I::LANES * I::LANES;
+    let rest = columns - whole;
+    let mut means = [0.0; R];
+    // SAFETY: as the caller vouches; `column` is below `whole`, or `rest` elements remain.
+    unsafe {
+        let x: [*const f32; R] = std::array::from_fn(|r| work.x.add((row + r) * columns));
+        let sums_of = |means: [f32; R], square: bool| -> [f32; R] {
+            let centers = means.map(|mean| isa.splat(mean));
+            let part = |value: I::F32, center: I::F32, sum: I::F32| match square {
+                true => {
+                    let value = isa.sub(value, center);
+                    isa.mul_add(value, value, sum)
+                }
+                false => isa.add(sum, value),
+            };
+            let mut sums = [[isa.splat(0.0); S]; R];
+            let mut column = 0;
+            while column + S * I::LANES <= whole {
+                for (r, sums) in sums.iter_mut().enumerate() {
+                    for (stream, sum) in sums.iter_mut().enumerate() {
+                        *sum = part(isa.load(x[r].add(column + stream * I::LANES)), centers[r], *sum);
+                    }
+                }
+                column += S * I::LANES;
             }
-            if !row.shift.is_null() {
-                value = isa.add(value, load.load(isa, row.shift.add(index)));
+            while column < whole {
+                for (r, sums) in sums.iter_mut().enumerate() {
+                    sums[0] = part(isa.load(x[r].add(column)), centers[r], sums[0]);
+                }
+                column += I::LANES;
             }
-            if full {
-                isa.store(row.out.add(index), value);
-            } else {
-                isa.store_partial(row.out.add(index), value, count);
+            if rest > 0 {
+                for (r, sums) in sums.iter_mut().enumerate() {
+                    // Lanes behind the row are 0 in both.
+                    let center = isa.load_partial([means[r]; MAX_LANES].as_ptr(), rest);
+                    sums[0] = part(isa.load_partial(x[r].add(whole), rest), center, sums[0]);
+                }
             }
-            index += count;
+            let sums = sums.map(|sums| sums[1..].iter().fold(sums[0], |sum, &next| isa.add(sum, next)));
+            match <[I::F32; 4]>::try_from(&sums[..]) {
+                Ok(four) => {
+                    let four = isa.reduce_add_four(four);
+                    std::array::from_fn(|r| four[r])
+                }
+                Err(_) => sums.map(|sum| isa.reduce_add(sum)),
+            }
+        };
+        if work.center {
+            means = sums_of(means, false).map(|sum| sum / columns as f32);
+        }
+        let variances = sums_of(means, true).map(|sum| sum / columns as f32);
+        let centers = means.map(|mean| isa.splat(mean));
+        let factors = variances.map(|variance| isa.splat(1.0 / (variance + work.epsilon).sqrt()));
+        for column in (0..columns).step_by(I::LANES) {
+            let count = (columns - column).min(I::LANES);
+            let scale = (!work.scale.is_null()).then(|| isa.load_up_to(work.scale.add(column), count));
+            let shift = (!work.shift.is_null()).then(|| isa.load_up_to(work.shift.add(column), count));
+            for r in 0..R {
+                let mut value =
+                    isa.mul(isa.sub(isa.load_up_to(x[r].add(column), count), centers[r]), factors[r]);
+                if let Some(scale) = scale {
+                    value = isa.mul(value, scale);
+                }
+                if let Some(shift) = shift {
+                    value = isa.add(value, shift);
+                }
+                isa.store_up_to(work.out.add((row + r) * columns + column), value, count);
+            }
         }
     }
 }
@@ -207,30 +252,19 @@ pub(super) unsafe fn scale_shift<I: Isa>(isa: I, work: &Scaled) {
         let columns = work.columns.min(work.length - row);
         for column in (0..columns).step_by(I::LANES) {
             let count = (columns - column).min(I::LANES);
-            let load = Load { count, full: count == I::LANES };
             // SAFETY: `count` elements remain of the row and of its factors and summands.
             unsafe {
                 let (x, out) = (work.x.add(row + column), work.out.add(row + column));
-                let shift = load.load(isa, work.shift.add(column));
-                let scaled = isa.mul_add(load.load(isa, x), load.load(isa, work.scale.add(column)), shift);
+                let shift = isa.load_up_to(work.shift.add(column), count);
+                let scaled = isa.mul_add(
+                    isa.load_up_to(x, count),
+                    isa.load_up_to(work.scale.add(column), count),
+                    shift,
+                );
                 let scaled = math::clamp(isa, scaled, work.min, work.max);
-                if load.full { isa.store(out, scaled) } else { isa.store_partial(out, scaled, count) }
+                isa.store_up_to(out, scaled, count);
             }
         }
-    }
-}
-
-#[derive(Clone, Copy)]
-struct Load {
-    count: usize,
-    full: bool,
-}
-
-impl Load {
-    #[inline(always)]
-    unsafe fn load<I: Isa>(self, isa: I, from: *const f32) -> I::F32 {
-        // SAFETY: as the caller vouches for `count`.
-        unsafe { if self.full { isa.load(from) } else { isa.load_partial(from, self.count) } }
     }
 }
 

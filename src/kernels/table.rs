@@ -37,7 +37,7 @@ pub struct Kernels {
     pub(super) fold_columns: unsafe fn(reduce::Fold, *const f32, usize, usize, *mut f32, usize),
     pub(super) softmax_row: unsafe fn(*const f32, *mut f32, usize, bool),
     pub(super) softmax_columns: unsafe fn(*const f32, *mut f32, usize, usize, usize, bool),
-    pub(super) norm_row: unsafe fn(&norm::Row),
+    pub(super) norm_rows: unsafe fn(&norm::Rows),
     pub(super) scale_shift: unsafe fn(&norm::Scaled),
     pub(super) pool_window: unsafe fn(pool::Pool, &pool::Window),
     /// What `tile_i8` wants.
@@ -121,7 +121,7 @@ macro_rules! tier {
             fold_columns: shim!($isa, $features, reduce::fold_columns, (fold: reduce::Fold, x: *const f32, rows: usize, stride: usize, out: *mut f32, columns: usize)),
             softmax_row: shim!($isa, $features, softmax::softmax_row, (x: *const f32, out: *mut f32, length: usize, log: bool)),
             softmax_columns: shim!($isa, $features, softmax::softmax_columns, (x: *const f32, out: *mut f32, rows: usize, stride: usize, count: usize, log: bool)),
-            norm_row: shim!($isa, $features, norm::norm_row, (row: &norm::Row)),
+            norm_rows: shim!($isa, $features, norm::norm_rows, (work: &norm::Rows)),
             scale_shift: shim!($isa, $features, norm::scale_shift, (work: &norm::Scaled)),
             pool_window: shim!($isa, $features, pool::pool_window, (op: pool::Pool, window: &pool::Window)),
             order_i8: tile_i8::Order::of::<$isa, isa::Direct<false>>(),
