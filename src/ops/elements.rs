@@ -4,12 +4,20 @@
 //! arrays of the element's size; strings run it on whole tensors.
 
 use super::{Io, Lower, OpError, Step};
-use crate::tensor::{Bytes, DType, Shape, Tensor, TensorError};
+use crate::{
+    kernels::Threads,
+    tensor::{Bytes, DType, Shape, Tensor, TensorError},
+};
+
+/// What is moved.
+pub(crate) trait Item: Clone + Default + Send + Sync {}
+
+impl<T: Clone + Default + Send + Sync> Item for T {}
 
 /// Moves elements from inputs to outputs.
 pub(crate) trait Move: Send + Sync + 'static {
     /// Writes every element of every output. Must not allocate.
-    fn run<'a, T: Clone + Default + 'a>(&self, elements: &mut impl Elements<'a, T>) -> Result<(), OpError>;
+    fn run<'a, T: Item + 'a>(&self, elements: &mut impl Elements<'a, T>) -> Result<(), OpError>;
 }
 
 /// The memory of a [`Move`].
@@ -20,6 +28,8 @@ pub(crate) trait Elements<'a, T: 'a> {
     fn next_output(&mut self) -> Result<&'a mut [T], OpError>;
     /// An input of an index type: `uint8`, `int32` or `int64`.
     fn integers(&mut self, index: usize) -> Result<Integers<'a>, OpError>;
+    /// Those that the step may use.
+    fn threads(&self) -> &'a Threads;
 }
 
 /// Integers of an index type.
@@ -95,6 +105,10 @@ impl<'a, const SIZE: usize> Elements<'a, [u8; SIZE]> for Numbers<'_, 'a> {
         let dtype = self.dtypes.get(index).copied().ok_or(OpError::Memory("an index input"))?;
         integers(self.io, index, dtype)
     }
+
+    fn threads(&self) -> &'a Threads {
+        self.io.context().threads
+    }
 }
 
 fn numbers<const SIZE: usize>(moves: impl Move, dtypes: Vec<DType>) -> Step
@@ -107,6 +121,7 @@ where
 struct Strings<'a> {
     inputs: &'a [Tensor],
     outputs: std::slice::IterMut<'a, Vec<Bytes>>,
+    threads: &'a Threads,
 }
 
 impl<'a> Elements<'a, Bytes> for Strings<'a> {
@@ -127,10 +142,14 @@ impl<'a> Elements<'a, Bytes> for Strings<'a> {
             other => Err(OpError::unsupported(format!("indices of {other} are not supported"))),
         }
     }
+
+    fn threads(&self) -> &'a Threads {
+        self.threads
+    }
 }
 
 fn strings(moves: impl Move, shapes: Vec<Shape>) -> Step {
-    Step::tensors(move |inputs, _| {
+    Step::tensors(move |inputs, cx| {
         let mut outputs = Vec::with_capacity(shapes.len());
         for shape in &shapes {
             let elements = shape.checked_elements().ok_or_else(|| TensorError::TooLarge(shape.clone()))?;
@@ -141,7 +160,7 @@ fn strings(moves: impl Move, shapes: Vec<Shape>) -> Step {
             strings.resize(elements, Bytes::new());
             outputs.push(strings);
         }
-        moves.run(&mut Strings { inputs, outputs: outputs.iter_mut() })?;
+        moves.run(&mut Strings { inputs, outputs: outputs.iter_mut(), threads: cx.threads })?;
         let tensors = shapes
             .iter()
             .zip(outputs)

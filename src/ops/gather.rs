@@ -2,7 +2,7 @@
 
 use super::{
     Fact, Inferred, Lower, OpError, Operator, Step,
-    elements::{Elements, Move, moving},
+    elements::{Elements, Item, Move, moving},
     expect_inputs, known_integers,
     mapping::axis_of,
     places::{Places, out_of_range, wrapped},
@@ -83,7 +83,7 @@ struct Pick {
 }
 
 impl Move for Pick {
-    fn run<'a, T: Clone + Default + 'a>(&self, elements: &mut impl Elements<'a, T>) -> Result<(), OpError> {
+    fn run<'a, T: Item + 'a>(&self, elements: &mut impl Elements<'a, T>) -> Result<(), OpError> {
         let (x, indices, y) = (elements.input(0)?, elements.integers(1)?, elements.next_output()?);
         if y.is_empty() {
             return Ok(());
@@ -158,7 +158,7 @@ impl Operator for GatherElements {
 }
 
 impl Move for Places {
-    fn run<'a, T: Clone + Default + 'a>(&self, elements: &mut impl Elements<'a, T>) -> Result<(), OpError> {
+    fn run<'a, T: Item + 'a>(&self, elements: &mut impl Elements<'a, T>) -> Result<(), OpError> {
         let (x, indices, y) = (elements.input(0)?, elements.integers(1)?, elements.next_output()?);
         let run = self.run();
         if run > 0 {
@@ -224,7 +224,7 @@ struct HotElements {
 }
 
 impl Move for HotElements {
-    fn run<'a, T: Clone + Default + 'a>(&self, elements: &mut impl Elements<'a, T>) -> Result<(), OpError> {
+    fn run<'a, T: Item + 'a>(&self, elements: &mut impl Elements<'a, T>) -> Result<(), OpError> {
         let (indices, y) = (elements.integers(0)?, elements.next_output()?);
         let ([on], [off]) = (elements.input(2)?, elements.input(3)?) else {
             return Err(OpError::Memory("on and off values"));

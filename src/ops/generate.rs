@@ -3,7 +3,7 @@
 
 use super::{
     Fact, Inferred, Lower, OpError, Operator, Step,
-    elements::{Elements, Move, moving},
+    elements::{Elements, Item, Move, moving},
     expect_inputs, known_integers, with_element,
 };
 use crate::{
@@ -233,7 +233,7 @@ enum Edges {
 }
 
 impl Move for Band {
-    fn run<'a, T: Clone + Default + 'a>(&self, elements: &mut impl Elements<'a, T>) -> Result<(), OpError> {
+    fn run<'a, T: Item + 'a>(&self, elements: &mut impl Elements<'a, T>) -> Result<(), OpError> {
         let mut scalar = |index| {
             let given = elements.integers(index)?;
             if given.len() == 1 {

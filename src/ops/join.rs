@@ -2,7 +2,7 @@
 
 use super::{
     Fact, Inferred, Io, Lower, OpError, Operator, Step,
-    elements::{Elements, Move, moving},
+    elements::{Elements, Item, Move, moving},
     expect_inputs, known_integers,
     mapping::{Axis, Mapping, axis_of, planned_integers, row_major},
 };
@@ -121,7 +121,7 @@ fn rows(facts: &[Fact], axis: usize) -> Vec<usize> {
 struct JoinRows(Vec<usize>);
 
 impl Move for JoinRows {
-    fn run<'a, T: Clone + Default + 'a>(&self, elements: &mut impl Elements<'a, T>) -> Result<(), OpError> {
+    fn run<'a, T: Item + 'a>(&self, elements: &mut impl Elements<'a, T>) -> Result<(), OpError> {
         let y = elements.next_output()?;
         let whole: usize = self.0.iter().sum();
         let mut start = 0;
@@ -230,7 +230,7 @@ fn given_parts(dim: usize, sizes: &[i64]) -> Result<Vec<usize>, OpError> {
 struct SplitRows(Vec<usize>);
 
 impl Move for SplitRows {
-    fn run<'a, T: Clone + Default + 'a>(&self, elements: &mut impl Elements<'a, T>) -> Result<(), OpError> {
+    fn run<'a, T: Item + 'a>(&self, elements: &mut impl Elements<'a, T>) -> Result<(), OpError> {
         let x = elements.input(0)?;
         let whole: usize = self.0.iter().sum();
         let mut start = 0;

@@ -4,7 +4,7 @@
 
 use super::{
     Fact, Inferred, Lower, OpError, Operator, Step,
-    elements::{Elements, Move, moving},
+    elements::{Elements, Item, Move, moving},
     expect_inputs,
     gather::expect_indices,
     known_integers,
@@ -229,7 +229,7 @@ struct ReversedRows {
 }
 
 impl Move for ReversedRows {
-    fn run<'a, T: Clone + Default + 'a>(&self, elements: &mut impl Elements<'a, T>) -> Result<(), OpError> {
+    fn run<'a, T: Item + 'a>(&self, elements: &mut impl Elements<'a, T>) -> Result<(), OpError> {
         let (x, lengths, y) = (elements.input(0)?, elements.integers(1)?, elements.next_output()?);
         if y.is_empty() {
             return Ok(());
@@ -450,7 +450,7 @@ fn batch_axes(whole: &Shape, batched: &Shape, spaces: &[Space]) -> Result<Vec<Ax
 struct ZerosAndScatter(Mapping);
 
 impl Move for ZerosAndScatter {
-    fn run<'a, T: Clone + Default + 'a>(&self, elements: &mut impl Elements<'a, T>) -> Result<(), OpError> {
+    fn run<'a, T: Item + 'a>(&self, elements: &mut impl Elements<'a, T>) -> Result<(), OpError> {
         let (x, y) = (elements.input(0)?, elements.next_output()?);
         y.fill(T::default());
         self.0.scatter(x, y);

@@ -5,13 +5,19 @@
 //! innermost becomes a copy of a run wherever it is one.
 
 use super::{
-    Fact, Io, Lower, OpError, Step,
-    elements::{Elements, Move, moving},
+    Fact, Lower, OpError, Step,
+    elements::{Elements, Item, Move, moving},
 };
-use crate::tensor::{Shape, TensorError};
+use crate::{
+    kernels::Threads,
+    tensor::{Shape, TensorError},
+};
+use std::ops::Range;
 
 /// Edge of the square tiles in which a matrix is transposed: a tile's lines stay in the first cache.
 const TILE: usize = 16;
+/// Bytes below which a second thread costs more than it brings.
+const GRAIN: usize = 64 << 10;
 
 /// Offsets, in elements, along one axis of the dense tensor.
 #[derive(Clone, Debug, PartialEq)]
@@ -34,6 +40,15 @@ impl Axis {
         offsets.try_reserve_exact(len).map_err(|_| TensorError::OutOfMemory { bytes: len })?;
         offsets.extend((0..len).map(offset));
         Ok(Self::Listed(offsets))
+    }
+
+    /// Offsets at equal distances from 0 on are a stride.
+    fn plain(self) -> Self {
+        let Self::Listed(offsets) = &self else { return self };
+        let stride = offsets.get(1).copied().unwrap_or(0);
+        let equal =
+            offsets.iter().enumerate().all(|(at, &offset)| (at as isize).checked_mul(stride) == Some(offset));
+        if equal { Self::Stride { len: offsets.len(), stride } } else { self }
     }
 
     fn len(&self) -> usize {
@@ -102,9 +117,17 @@ impl Mapping {
         }
     }
 
-    /// Copies mapped elements to dense ones.
-    pub(crate) fn gather<T: Clone>(&self, mapped: &[T], dense: &mut [T]) {
-        gather(&self.axes, self.base as isize, mapped, dense);
+    /// Copies mapped elements to dense ones: each thread some of the first axis.
+    pub(crate) fn gather<T: Clone + Send + Sync>(&self, mapped: &[T], dense: &mut [T], threads: &Threads) {
+        let Some(first) = self.axes.first().map(Axis::len).filter(|_| !dense.is_empty()) else { return };
+        let part = dense.len() / first;
+        let grain = GRAIN.div_ceil((part * size_of::<T>()).max(1));
+        let positions = first.div_ceil(threads.count()).max(grain).min(first);
+        threads.for_each_slice(dense, positions * part, |task, dense| {
+            let start = task * positions;
+            let range = start..(start + positions).min(first);
+            gather(&self.axes, range, self.base as isize, mapped, dense);
+        });
     }
 
     /// Copies dense elements to mapped ones.
@@ -117,57 +140,13 @@ impl Mapping {
         if self.is_identity() {
             return Ok(Step::alias());
         }
-        if let Some(rows) = self.rows(cx.outputs[0].dtype.size()) {
-            return Ok(Step::arena(move |io| rows.copy(io)));
-        }
         moving(self, cx)
-    }
-
-    /// Runs of elements of so many bytes, where that is what is gathered.
-    fn rows(&self, size: Option<usize>) -> Option<RunsOfBytes> {
-        let size = size?;
-        let bytes = |elements: usize| elements.checked_mul(size);
-        match self.axes.as_slice() {
-            &[Axis::Stride { stride, .. }, Axis::Stride { len, stride: 1 }] => Some(RunsOfBytes {
-                base: bytes(self.base)?,
-                step: bytes(usize::try_from(stride).ok()?)?,
-                length: bytes(len)?,
-            }),
-            _ => None,
-        }
-    }
-}
-
-/// Runs at equal distances.
-#[derive(Clone, Copy)]
-struct RunsOfBytes {
-    base: usize,
-    step: usize,
-    length: usize,
-}
-
-impl RunsOfBytes {
-    /// Copies them to the output, one after the other, on all threads.
-    fn copy(self, io: &mut Io<'_>) -> Result<(), OpError> {
-        /// Bytes below which a second thread costs more than it brings.
-        const GRAIN: usize = 64 << 10;
-        let (x, y) = (io.input::<u8>(0)?, io.next_output::<u8>()?);
-        let threads = io.context().threads;
-        let rows = y.len() / self.length;
-        let rows = rows.div_ceil(threads.count()).max(GRAIN.div_ceil(self.length));
-        threads.for_each_slice(y, rows * self.length, |task, y| {
-            for (row, y) in y.chunks_exact_mut(self.length).enumerate() {
-                let from = self.base + (task * rows + row) * self.step;
-                y.copy_from_slice(&x[from..from + self.length]);
-            }
-        });
-        Ok(())
     }
 }
 
 impl Move for Mapping {
-    fn run<'a, T: Clone + Default + 'a>(&self, elements: &mut impl Elements<'a, T>) -> Result<(), OpError> {
-        self.gather(elements.input(0)?, elements.next_output()?);
+    fn run<'a, T: Item + 'a>(&self, elements: &mut impl Elements<'a, T>) -> Result<(), OpError> {
+        self.gather(elements.input(0)?, elements.next_output()?, elements.threads());
         Ok(())
     }
 }
@@ -175,7 +154,7 @@ impl Move for Mapping {
 /// Without axes of length 1, and with those joined that continue each other.
 fn merged(axes: Vec<Axis>) -> Vec<Axis> {
     let mut merged: Vec<Axis> = Vec::with_capacity(axes.len().max(1));
-    for axis in axes {
+    for axis in axes.into_iter().map(Axis::plain) {
         if matches!(axis, Axis::Stride { len: 1, .. }) {
             continue;
         }
@@ -195,25 +174,44 @@ fn merged(axes: Vec<Axis>) -> Vec<Axis> {
     merged
 }
 
-fn gather<T: Clone>(axes: &[Axis], base: isize, mapped: &[T], dense: &mut [T]) {
+/// The elements of some positions of the first axis.
+fn gather<T: Clone>(axes: &[Axis], range: Range<usize>, base: isize, mapped: &[T], dense: &mut [T]) {
     if dense.is_empty() {
         return;
     }
+    let whole = |axis: &Axis| 0..axis.len();
     match axes {
         [] => {}
-        [Axis::Stride { len, stride: 1 }] => {
-            dense.clone_from_slice(&mapped[base as usize..base as usize + len]);
+        [axis @ Axis::Stride { stride: 1, .. }] => {
+            let start = (base + axis.at(range.start)) as usize;
+            dense.clone_from_slice(&mapped[start..start + range.len()]);
         }
         [Axis::Stride { stride: 0, .. }] => dense.fill(mapped[base as usize].clone()),
         [axis] => {
-            for (position, element) in dense.iter_mut().enumerate() {
+            for (position, element) in range.zip(dense) {
                 *element = mapped[(base + axis.at(position)) as usize].clone();
             }
         }
-        [Axis::Stride { stride: 1, len: rows }, Axis::Stride { stride, len: columns }] => {
-            for row in (0..*rows).step_by(TILE) {
+        [Axis::Listed(offsets), Axis::Stride { stride: 1, len }] => {
+            // Positions that continue each other are one run.
+            let mut positions = offsets[range].iter().peekable();
+            let mut rest = dense;
+            while let Some(&first) = positions.next() {
+                let mut run = *len;
+                while positions.next_if(|&&next| next == first + run as isize).is_some() {
+                    run += len;
+                }
+                let start = (base + first) as usize;
+                let to = rest.split_off_mut(..run).unwrap_or_default();
+                to.clone_from_slice(&mapped[start..start + run]);
+            }
+        }
+        [Axis::Stride { stride: 1, .. }, Axis::Stride { stride, len: columns }] => {
+            let rows = range.len();
+            let base = base + range.start as isize;
+            for row in (0..rows).step_by(TILE) {
                 for column in (0..*columns).step_by(TILE) {
-                    for row in row..(row + TILE).min(*rows) {
+                    for row in row..(row + TILE).min(rows) {
                         let line = &mut dense[row * columns..][column..(column + TILE).min(*columns)];
                         let first = base + row as isize + column as isize * stride;
                         for (step, element) in line.iter_mut().enumerate() {
@@ -224,9 +222,9 @@ fn gather<T: Clone>(axes: &[Axis], base: isize, mapped: &[T], dense: &mut [T]) {
             }
         }
         [axis, rest @ ..] => {
-            let part = dense.len() / axis.len();
-            for (position, dense) in dense.chunks_exact_mut(part).enumerate() {
-                gather(rest, base + axis.at(position), mapped, dense);
+            let part = dense.len() / range.len();
+            for (position, dense) in range.zip(dense.chunks_exact_mut(part)) {
+                gather(rest, whole(&rest[0]), base + axis.at(position), mapped, dense);
             }
         }
     }
@@ -294,6 +292,35 @@ mod tests {
         assert!(Mapping::new(0, vec![stride(0, -1), stride(9, 9)], 0).is_ok());
     }
 
+    /// Positions back and forth of runs of 3, more than one thread takes at once, against arithmetic of indices.
+    #[test]
+    fn listed_runs_on_several_threads() {
+        let (lines, line, run) = (900, 40, 3);
+        let x: Vec<u32> = (0..lines * line * run).map(|value| value as u32).collect();
+        let places: Vec<usize> =
+            (0..line + 6).map(|at| (at as isize - 3).unsigned_abs().min(2 * line - at - 1)).collect();
+        let places: Vec<usize> = places.into_iter().map(|at| at.min(line - 1)).collect();
+        let turned = |at: usize| lines - 1 - at;
+        let axes = || {
+            vec![
+                Axis::listed(lines, |at| (turned(at) * line * run) as isize).unwrap(),
+                Axis::listed(places.len(), |at| (places[at] * run) as isize).unwrap(),
+                Axis::listed(run, |at| at as isize).unwrap(),
+            ]
+        };
+        let map = Mapping::new(0, axes(), x.len()).unwrap();
+        assert_eq!(map.axes.last(), Some(&Axis::Stride { len: run, stride: 1 }));
+        let expected = (0..lines * places.len() * run).map(|flat| {
+            let (pixel, channel) = (flat / run, flat % run);
+            x[(turned(pixel / places.len()) * line + places[pixel % places.len()]) * run + channel]
+        });
+        for threads in [1, 2, 3].map(Threads::new) {
+            let mut y = vec![0; lines * places.len() * run];
+            map.gather(&x, &mut y, &threads);
+            assert!(expected.clone().eq(y));
+        }
+    }
+
     proptest! {
         #[test]
         fn permuted_axes_agree_with_index_arithmetic(
@@ -309,7 +336,7 @@ mod tests {
             let x: Vec<u32> = (0..total as u32).collect();
             let map = Mapping::new(0, axes, total).unwrap();
             let mut y = vec![0; total];
-            map.gather(&x, &mut y);
+            map.gather(&x, &mut y, &Threads::new(2));
             for (flat, &value) in y.iter().enumerate() {
                 let (mut rest, mut from) = (flat, 0);
                 for &axis in order.iter().rev() {

@@ -2,7 +2,7 @@
 
 use super::{
     Fact, Inferred, Lower, OpError, Operator, Step,
-    elements::{Elements, Move, moving},
+    elements::{Elements, Item, Move, moving},
     expect_inputs, known_integers,
     mapping::{Axis, Mapping, planned_integers, row_major},
 };
@@ -150,7 +150,7 @@ impl Surround {
 }
 
 impl Move for Surround {
-    fn run<'a, T: Clone + Default + 'a>(&self, elements: &mut impl Elements<'a, T>) -> Result<(), OpError> {
+    fn run<'a, T: Item + 'a>(&self, elements: &mut impl Elements<'a, T>) -> Result<(), OpError> {
         let (x, y) = (elements.input(0)?, elements.next_output()?);
         let value = if self.given { elements.input(2)?.first().cloned() } else { None };
         y.fill(value.unwrap_or_default());

@@ -2,7 +2,7 @@
 
 use super::{
     Fact, Inferred, Lower, OpError, Operator, Step,
-    elements::{Elements, Move, integers, moving},
+    elements::{Elements, Item, Move, integers, moving},
     expect_inputs,
     gather::expect_indices,
     mapping::axis_of,
@@ -143,7 +143,7 @@ fn update<T>(
 struct Put(Places);
 
 impl Move for Put {
-    fn run<'a, T: Clone + Default + 'a>(&self, elements: &mut impl Elements<'a, T>) -> Result<(), OpError> {
+    fn run<'a, T: Item + 'a>(&self, elements: &mut impl Elements<'a, T>) -> Result<(), OpError> {
         let (data, indices, updates) = (elements.input(0)?, elements.integers(1)?, elements.input(2)?);
         let y = elements.next_output()?;
         y.clone_from_slice(data);
