@@ -23,6 +23,17 @@ pub struct RowNorm<'a> {
 /// Elements per task.
 const GRAIN: usize = 8 * 1024;
 
+/// What each channel is mapped by; see [`Kernels::scale_shift`]. All have one value per channel.
+#[derive(Clone, Copy, Debug)]
+pub struct Channels<'a> {
+    /// Taken away first.
+    pub center: Option<&'a [f32]>,
+    /// Then the factor.
+    pub scale: &'a [f32],
+    /// Then the summand.
+    pub shift: &'a [f32],
+}
+
 impl Kernels {
     /// For each row of `columns` elements: `out = (x - mean) / sqrt(variance + epsilon) * scale + shift`, with the variance
     /// over the row (of `x` itself when not centred).
@@ -62,19 +73,20 @@ impl Kernels {
         Ok(())
     }
 
-    /// For each row of `scale.len()` elements: `out = activation(clamp(x * scale + shift))`, as the epilogue says; it has no
-    /// residual. The last row may be shorter.
+    /// For each row of as many elements as there are channels: `out = activation(clamp((x - center) * scale + shift))`, as the
+    /// epilogue says; it has no residual. The last row may be shorter.
     pub fn scale_shift(
         &self,
-        scale: &[f32],
-        shift: &[f32],
+        channels: &Channels<'_>,
         epilogue: &Epilogue<'_>,
         x: &[f32],
         out: &mut [f32],
         threads: &Threads,
     ) -> Result<(), KernelError> {
+        let Channels { center, scale, shift } = *channels;
         let columns = scale.len();
         expect_length("scale_shift", "shift", columns, shift.len())?;
+        expect_length("scale_shift", "center", columns, center.map_or(columns, <[f32]>::len))?;
         expect_length("scale_shift", "out", x.len(), out.len())?;
         if x.is_empty() {
             return Ok(());
@@ -91,6 +103,7 @@ impl Kernels {
                 x: x.as_ptr(),
                 out: out.as_mut_ptr(),
                 length: out.len(),
+                center: pointer(center),
                 scale: scale.as_ptr(),
                 shift: shift.as_ptr(),
                 columns,
@@ -235,6 +248,8 @@ pub(super) struct Scaled {
     x: *const f32,
     out: *mut f32,
     length: usize,
+    /// Null for none.
+    center: *const f32,
     scale: *const f32,
     shift: *const f32,
     columns: usize,
@@ -242,7 +257,7 @@ pub(super) struct Scaled {
     max: f32,
 }
 
-/// `out = clamp(x * scale + shift)`, row after row.
+/// `out = clamp((x - center) * scale + shift)`, row after row.
 ///
 /// # Safety
 /// `x` and `out` must be there for `length` floats, and be the same or apart; `scale` and `shift` for `columns`, more than none.
@@ -254,13 +269,14 @@ pub(super) unsafe fn scale_shift<I: Isa>(isa: I, work: &Scaled) {
             let count = (columns - column).min(I::LANES);
             // SAFETY: `count` elements remain of the row and of its factors and summands.
             unsafe {
-                let (x, out) = (work.x.add(row + column), work.out.add(row + column));
-                let shift = isa.load_up_to(work.shift.add(column), count);
-                let scaled = isa.mul_add(
-                    isa.load_up_to(x, count),
-                    isa.load_up_to(work.scale.add(column), count),
-                    shift,
-                );
+                let out = work.out.add(row + column);
+                let mut x = isa.load_up_to(work.x.add(row + column), count);
+                if !work.center.is_null() {
+                    x = isa.sub(x, isa.load_up_to(work.center.add(column), count));
+                }
+                let [scale, shift] =
+                    [work.scale, work.shift].map(|line| isa.load_up_to(line.add(column), count));
+                let scaled = isa.mul_add(x, scale, shift);
                 let scaled = math::clamp(isa, scaled, work.min, work.max);
                 isa.store_up_to(out, scaled, count);
             }
@@ -281,7 +297,7 @@ mod tests {
                 for center in [true, false] {
                     let rows = 41;
                     let x: Vec<f32> = random(rows * columns, 1).iter().map(|x| x * 3.0 + 2.0).collect();
-                    let (scale, shift) = (random(columns, 2), random(columns, 3));
+                    let [scale, shift, center_of] = [2, 3, 4].map(|seed| random(columns, seed));
                     let mut expected = Vec::new();
                     for row in x.chunks(columns) {
                         let mean: f64 = row.iter().map(|&x| f64::from(x)).sum::<f64>() / columns as f64;
@@ -299,11 +315,14 @@ mod tests {
                     assert_close(&out, &expected, 3e-6);
 
                     let clamped = Epilogue { min: -0.5, max: 2.0, ..Epilogue::default() };
-                    kernels.scale_shift(&scale, &shift, &clamped, &x, &mut out, &Threads::new(2)).unwrap();
+                    let channels = Channels { center: Some(&center_of), scale: &scale, shift: &shift };
+                    kernels.scale_shift(&channels, &clamped, &x, &mut out, &Threads::new(2)).unwrap();
                     let expected: Vec<f64> = (0..x.len())
                         .map(|i| {
                             let line = f64::from(scale[i % columns]);
-                            (f64::from(x[i]) * line + f64::from(shift[i % columns])).clamp(-0.5, 2.0)
+                            ((f64::from(x[i]) - f64::from(center_of[i % columns])) * line
+                                + f64::from(shift[i % columns]))
+                            .clamp(-0.5, 2.0)
                         })
                         .collect();
                     assert_close(&out, &expected, 1e-6);
@@ -324,11 +343,16 @@ mod tests {
         let bad = RowNorm { scale: Some(&[1.0; 2]), ..norm };
         assert!(kernels.norm_rows(&bad, 3, &[0.0; 6], &mut out, &single).is_err());
         let none = Epilogue::default();
-        assert!(kernels.scale_shift(&[1.0; 3], &[1.0; 2], &none, &[0.0; 6], &mut out, &single).is_err());
-        assert!(kernels.scale_shift(&[], &[], &none, &[0.0; 6], &mut out, &single).is_err());
-        assert!(kernels.scale_shift(&[1.0; 3], &[1.0; 3], &none, &[0.0; 5], &mut out, &single).is_err());
+        let channels = |scale: usize, shift: usize| Channels {
+            center: None,
+            scale: &[1.0; 3][..scale],
+            shift: &[1.0; 3][..shift],
+        };
+        assert!(kernels.scale_shift(&channels(3, 2), &none, &[0.0; 6], &mut out, &single).is_err());
+        assert!(kernels.scale_shift(&channels(0, 0), &none, &[0.0; 6], &mut out, &single).is_err());
+        assert!(kernels.scale_shift(&channels(3, 3), &none, &[0.0; 5], &mut out, &single).is_err());
         let residual = Epilogue { residual: Some(&[0.0; 6]), ..none };
-        assert!(kernels.scale_shift(&[1.0; 3], &[1.0; 3], &residual, &[0.0; 6], &mut out, &single).is_err());
+        assert!(kernels.scale_shift(&channels(3, 3), &residual, &[0.0; 6], &mut out, &single).is_err());
         assert!(kernels.norm_rows(&norm, 3, &[], &mut [], &single).is_ok());
     }
 }

@@ -39,6 +39,7 @@ pub struct Kernels {
     pub(super) softmax_columns: unsafe fn(*const f32, *mut f32, usize, usize, usize, bool),
     pub(super) norm_rows: unsafe fn(&norm::Rows),
     pub(super) scale_shift: unsafe fn(&norm::Scaled),
+    pub(super) moments: unsafe fn(&instance_norm::Moments),
     pub(super) pool_window: unsafe fn(pool::Pool, &pool::Window),
     /// What `tile_i8` wants.
     pub(super) order_i8: tile_i8::Order,
@@ -123,6 +124,7 @@ macro_rules! tier {
             softmax_columns: shim!($isa, $features, softmax::softmax_columns, (x: *const f32, out: *mut f32, rows: usize, stride: usize, count: usize, log: bool)),
             norm_rows: shim!($isa, $features, norm::norm_rows, (work: &norm::Rows)),
             scale_shift: shim!($isa, $features, norm::scale_shift, (work: &norm::Scaled)),
+            moments: shim!($isa, $features, instance_norm::moments, (work: &instance_norm::Moments)),
             pool_window: shim!($isa, $features, pool::pool_window, (op: pool::Pool, window: &pool::Window)),
             order_i8: tile_i8::Order::of::<$isa, isa::Direct<false>>(),
             tile_i8: shim!($isa, $features, tile_i8::tile_i8::<_, isa::Direct<false>>, (work: &tile_i8::TileI8, rows: usize, vectors: usize)),

@@ -1,7 +1,10 @@
 //! Normalisation over rows, images and neighbouring channels. All work on `float`; images are NHWC.
 
 use super::{Fact, Inferred, Lower, OpError, Operator, Step, expect_inputs, mapping::axis_of};
-use crate::{kernels::RowNorm, tensor::DType};
+use crate::{
+    kernels::{InstanceNormPlan, RowNorm},
+    tensor::DType,
+};
 use serde::{Deserialize, Serialize};
 
 /// `(x - mean) / sqrt(variance + epsilon) * scale + bias`, mean and variance over the axes from
@@ -75,42 +78,15 @@ impl Operator for InstanceNorm {
         let dims = cx.inputs[0].dims();
         let channels = dims.last().copied().unwrap_or(1);
         let image: usize = dims.iter().skip(1).product();
-        let epsilon = f64::from(self.epsilon);
+        let images = dims.first().copied().unwrap_or(1);
+        let plan = InstanceNormPlan::new(images, image.checked_div(channels).unwrap_or(0), channels)?;
+        let epsilon = self.epsilon;
         let step = Step::arena(move |io| {
-            let (x, scale, bias) = (io.input::<f32>(0)?, io.input::<f32>(1)?, io.input::<f32>(2)?);
-            let (y, sums) = (io.next_output::<f32>()?, io.scratch::<f64>()?);
-            if x.is_empty() {
-                return Ok(());
-            }
-            let (mean, variance) = sums.split_at_mut(channels);
-            let pixels = (image / channels) as f64;
-            for (x, y) in x.chunks_exact(image).zip(y.chunks_exact_mut(image)) {
-                mean.fill(0.0);
-                for pixel in x.chunks_exact(channels) {
-                    mean.iter_mut().zip(pixel).for_each(|(sum, &x)| *sum += f64::from(x));
-                }
-                mean.iter_mut().for_each(|sum| *sum /= pixels);
-                variance.fill(0.0);
-                for pixel in x.chunks_exact(channels) {
-                    for ((sum, &mean), &x) in variance.iter_mut().zip(mean.iter()).zip(pixel) {
-                        *sum += (f64::from(x) - mean).powi(2);
-                    }
-                }
-                // From here on a channel is x * factor + summand.
-                for channel in 0..channels {
-                    let factor = f64::from(scale[channel]) / (variance[channel] / pixels + epsilon).sqrt();
-                    variance[channel] = factor;
-                    mean[channel] = f64::from(bias[channel]) - mean[channel] * factor;
-                }
-                for (x, y) in x.chunks_exact(channels).zip(y.chunks_exact_mut(channels)) {
-                    for channel in 0..channels {
-                        y[channel] = (f64::from(x[channel]) * variance[channel] + mean[channel]) as f32;
-                    }
-                }
-            }
-            Ok(())
+            let (x, scale, shift) = (io.input(0)?, io.input(1)?, io.input(2)?);
+            let (y, scratch, cx) = (io.next_output()?, io.scratch()?, io.context());
+            Ok(cx.kernels.instance_norm(&plan, epsilon, scale, shift, x, y, scratch, cx.threads)?)
         });
-        Ok(step.with_scratch(channels.saturating_mul(2 * size_of::<f64>())))
+        Ok(step.with_scratch(plan.scratch() * size_of::<f32>()))
     }
 }
 

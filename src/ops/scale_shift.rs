@@ -2,7 +2,7 @@
 
 use super::{Fact, Fused, Inferred, Lower, OpError, Operator, Step, expect_inputs};
 use crate::{
-    kernels,
+    kernels::{self, Channels},
     tensor::{AlignedVec, DType, TensorError},
 };
 use serde::{Deserialize, Serialize};
@@ -48,8 +48,8 @@ impl Operator for ScaleShift {
         let fused = Fused { activation: self.activation, ..Fused::default() };
         Ok(Step::arena(move |io| {
             let (x, out, context) = (io.input(0)?, io.next_output()?, io.context());
-            let (scale, shift) = (scale.as_slice(), shift.as_slice());
-            Ok(context.kernels.scale_shift(scale, shift, &fused.epilogue(), x, out, context.threads)?)
+            let channels = Channels { center: None, scale: scale.as_slice(), shift: shift.as_slice() };
+            Ok(context.kernels.scale_shift(&channels, &fused.epilogue(), x, out, context.threads)?)
         }))
     }
 }
