@@ -1,8 +1,8 @@
 //! Normalisation of each channel of each image: means and variances down columns, then one line per channel.
 //!
-//! Pixels are cut into parts that a cache holds; each gives its columns' means and squares around these in two walks, and
-//! what the parts gave is put together as Chan, Golub and LeVeque do, so that nothing cancels. Few channels are repeated
-//! until a row is whole vectors.
+//! Pixels are cut into parts that the first-level cache holds; each gives its columns' means and squares around these in two
+//! walks. The squares of all are those of the parts and of the parts' means around the mean (Chan, Golub and LeVeque), so
+//! that nothing cancels. Few channels are repeated until a row is whole groups of vectors.
 
 use super::error::{KernelError, expect_length, product};
 use super::isa::Isa;
@@ -13,10 +13,10 @@ use super::threads::Threads;
 
 const KERNEL: &str = "instance_norm";
 /// Floats of a part.
-const PART: usize = 16 * 1024;
+const PART: usize = 4 * 1024;
 /// Rows of a part, at least: what it gives is two rows.
-const ROWS: usize = 32;
-/// Columns below which channels are repeated.
+const ROWS: usize = 8;
+/// Columns below which channels are repeated, to a multiple of so many.
 const COLUMNS: usize = 64;
 
 /// The geometry: images of so many pixels and channels.
@@ -35,10 +35,9 @@ impl InstanceNormPlan {
     /// Fails on sizes beyond what can be addressed.
     pub fn new(images: usize, pixels: usize, channels: usize) -> Result<InstanceNormPlan, KernelError> {
         product(KERNEL, "x", &[images, pixels, channels])?;
-        let mut repeated = 1;
-        while channels > 0 && channels * repeated < COLUMNS {
-            repeated = if repeated == 1 { 16 } else { repeated * 2 };
-        }
+        // COLUMNS is a power of two: what divides it and the channels is the channels' lowest bit.
+        let common = channels & channels.wrapping_neg();
+        let repeated = if (1..COLUMNS).contains(&channels) { COLUMNS / common } else { 1 };
         let columns = product(KERNEL, "channels", &[channels, repeated, 2])? / 2;
         let rows = (PART / columns.max(1)).max(ROWS);
         Ok(InstanceNormPlan { images, pixels, channels, repeated, rows })
@@ -121,24 +120,24 @@ impl Kernels {
 /// Mean and variance of a channel of an image.
 fn statistics(plan: &InstanceNormPlan, x: &[f32], parts: &[f32], channel: usize) -> [f64; 2] {
     let columns = plan.columns();
-    let (mut count, mut mean, mut squares) = (0.0, 0.0, 0.0);
-    let mut add = |more: f64, other: f64, others: f64| {
-        let (all, apart) = (count + more, other - mean);
-        mean += apart * more / all;
-        squares += others + apart * apart * count * more / all;
-        count = all;
-    };
     let whole = plan.pixels / plan.repeated;
-    for (part, made) in parts.chunks_exact(2 * columns).enumerate() {
-        let rows = plan.rows.min(whole - part * plan.rows) as f64;
-        for column in (channel..columns).step_by(plan.channels) {
-            add(rows, f64::from(made[column]), f64::from(made[columns + column]));
-        }
-    }
-    for pixel in whole * plan.repeated..plan.pixels {
-        add(1.0, f64::from(x[pixel * plan.channels + channel]), 0.0);
-    }
-    [mean, squares / count]
+    // Of every column: the rows of its part, their mean, their squares around it.
+    let each = || {
+        parts.chunks_exact(2 * columns).enumerate().flat_map(move |(part, made)| {
+            let rows = plan.rows.min(whole - part * plan.rows) as f64;
+            let (means, squares) = made.split_at(columns);
+            let columns = means.iter().zip(squares).skip(channel).step_by(plan.channels);
+            columns.map(move |(&mean, &squares)| (rows, f64::from(mean), f64::from(squares)))
+        })
+    };
+    let rest =
+        || (whole * plan.repeated..plan.pixels).map(|pixel| f64::from(x[pixel * plan.channels + channel]));
+    let sum: f64 = each().map(|(rows, mean, _)| rows * mean).sum::<f64>() + rest().sum::<f64>();
+    let mean = sum / plan.pixels as f64;
+    let squares =
+        each().map(|(rows, part, squares)| squares + rows * (part - mean) * (part - mean)).sum::<f64>();
+    let squares = squares + rest().map(|x| (x - mean) * (x - mean)).sum::<f64>();
+    [mean, squares / plan.pixels as f64]
 }
 
 /// Rows whose columns' moments are wanted.
@@ -174,25 +173,27 @@ pub(super) unsafe fn moments<I: Isa>(isa: I, work: &Moments) {
 #[inline(always)]
 unsafe fn some_moments<I: Isa, const V: usize>(isa: I, work: &Moments, column: usize, count: usize) {
     let share = isa.splat(1.0 / work.rows as f32);
+    let mut first = [isa.splat(0.0); V];
+    let (mut means, mut sums, mut squares) = (first, first, first);
     // SAFETY: as the caller vouches.
     unsafe {
-        let load = |row: usize, vector: usize| {
-            isa.load_up_to(work.x.add(row * work.columns + column + vector * I::LANES), count)
-        };
         // The first row is taken away, so that what is summed is small beside it where values are alike.
-        let first: [I::F32; V] = std::array::from_fn(|vector| load(0, vector));
-        let mut sums = [isa.splat(0.0); V];
+        for vector in 0..V {
+            first[vector] = isa.load_up_to(work.x.add(column + vector * I::LANES), count);
+        }
         for row in 1..work.rows {
             for vector in 0..V {
-                sums[vector] = isa.add(sums[vector], isa.sub(load(row, vector), first[vector]));
+                let x = isa.load_up_to(work.x.add(row * work.columns + column + vector * I::LANES), count);
+                sums[vector] = isa.add(sums[vector], isa.sub(x, first[vector]));
             }
         }
-        let means: [I::F32; V] =
-            std::array::from_fn(|vector| isa.mul_add(sums[vector], share, first[vector]));
-        let mut squares = [isa.splat(0.0); V];
+        for vector in 0..V {
+            means[vector] = isa.mul_add(sums[vector], share, first[vector]);
+        }
         for row in 0..work.rows {
             for vector in 0..V {
-                let apart = isa.sub(load(row, vector), means[vector]);
+                let x = isa.load_up_to(work.x.add(row * work.columns + column + vector * I::LANES), count);
+                let apart = isa.sub(x, means[vector]);
                 squares[vector] = isa.mul_add(apart, apart, squares[vector]);
             }
         }

@@ -171,76 +171,112 @@ pub(super) unsafe fn norm_rows<I: Isa>(isa: I, work: &Rows) {
 #[inline(always)]
 unsafe fn some_rows<I: Isa, const R: usize, const S: usize>(isa: I, work: &Rows, row: usize) {
     let columns = work.columns;
-    let whole = columns / I::LANES * I::LANES;
-    let rest = columns - whole;
-    let mut means = [0.0; R];
-    // SAFETY: as the caller vouches; `column` is below `whole`, or `rest` elements remain.
+    // SAFETY: as the caller vouches; `count` elements remain at `column`.
     unsafe {
-        let x: [*const f32; R] = std::array::from_fn(|r| work.x.add((row + r) * columns));
-        let sums_of = |means: [f32; R], square: bool| -> [f32; R] {
-            let centers = means.map(|mean| isa.splat(mean));
-            let part = |value: I::F32, center: I::F32, sum: I::F32| match square {
-                true => {
-                    let value = isa.sub(value, center);
-                    isa.mul_add(value, value, sum)
-                }
-                false => isa.add(sum, value),
-            };
-            let mut sums = [[isa.splat(0.0); S]; R];
-            let mut column = 0;
-            while column + S * I::LANES <= whole {
-                for (r, sums) in sums.iter_mut().enumerate() {
-                    for (stream, sum) in sums.iter_mut().enumerate() {
-                        *sum = part(isa.load(x[r].add(column + stream * I::LANES)), centers[r], *sum);
-                    }
-                }
-                column += S * I::LANES;
-            }
-            while column < whole {
-                for (r, sums) in sums.iter_mut().enumerate() {
-                    sums[0] = part(isa.load(x[r].add(column)), centers[r], sums[0]);
-                }
-                column += I::LANES;
-            }
-            if rest > 0 {
-                for (r, sums) in sums.iter_mut().enumerate() {
-                    // Lanes behind the row are 0 in both.
-                    let center = isa.load_partial([means[r]; MAX_LANES].as_ptr(), rest);
-                    sums[0] = part(isa.load_partial(x[r].add(whole), rest), center, sums[0]);
-                }
-            }
-            let sums = sums.map(|sums| sums[1..].iter().fold(sums[0], |sum, &next| isa.add(sum, next)));
-            match <[I::F32; 4]>::try_from(&sums[..]) {
-                Ok(four) => {
-                    let four = isa.reduce_add_four(four);
-                    std::array::from_fn(|r| four[r])
-                }
-                Err(_) => sums.map(|sum| isa.reduce_add(sum)),
-            }
-        };
+        let x = work.x.add(row * columns);
+        let mut means = [0.0; R];
         if work.center {
-            means = sums_of(means, false).map(|sum| sum / columns as f32);
+            means = sums::<I, R, S, false>(isa, x, columns, means);
+            for mean in &mut means {
+                *mean /= columns as f32;
+            }
         }
-        let variances = sums_of(means, true).map(|sum| sum / columns as f32);
-        let centers = means.map(|mean| isa.splat(mean));
-        let factors = variances.map(|variance| isa.splat(1.0 / (variance + work.epsilon).sqrt()));
-        for column in (0..columns).step_by(I::LANES) {
+        let mut centers = [isa.splat(0.0); R];
+        let mut factors = centers;
+        let squares = sums::<I, R, S, true>(isa, x, columns, means);
+        for r in 0..R {
+            centers[r] = isa.splat(means[r]);
+            factors[r] = isa.splat(1.0 / (squares[r] / columns as f32 + work.epsilon).sqrt());
+        }
+        let mut column = 0;
+        while column < columns {
             let count = (columns - column).min(I::LANES);
-            let scale = (!work.scale.is_null()).then(|| isa.load_up_to(work.scale.add(column), count));
-            let shift = (!work.shift.is_null()).then(|| isa.load_up_to(work.shift.add(column), count));
+            let (mut scale, mut shift) = (isa.splat(1.0), isa.splat(0.0));
+            if !work.scale.is_null() {
+                scale = isa.load_up_to(work.scale.add(column), count);
+            }
+            if !work.shift.is_null() {
+                shift = isa.load_up_to(work.shift.add(column), count);
+            }
             for r in 0..R {
-                let mut value =
-                    isa.mul(isa.sub(isa.load_up_to(x[r].add(column), count), centers[r]), factors[r]);
-                if let Some(scale) = scale {
-                    value = isa.mul(value, scale);
-                }
-                if let Some(shift) = shift {
-                    value = isa.add(value, shift);
-                }
+                let apart = isa.sub(isa.load_up_to(x.add(r * columns + column), count), centers[r]);
+                let value = isa.mul_add(isa.mul(apart, factors[r]), scale, shift);
                 isa.store_up_to(work.out.add((row + r) * columns + column), value, count);
             }
+            column += I::LANES;
         }
     }
+}
+
+/// The sum of each of `R` rows, or that of the squares of what stands apart from the rows' means. No closures here: the
+/// instruction set's functions are not inlined into them.
+#[inline(always)]
+unsafe fn sums<I: Isa, const R: usize, const S: usize, const SQUARES: bool>(
+    isa: I,
+    x: *const f32,
+    columns: usize,
+    means: [f32; R],
+) -> [f32; R] {
+    let whole = columns / I::LANES * I::LANES;
+    // SAFETY: as the caller vouches.
+    unsafe {
+        let mut centers = [isa.splat(0.0); R];
+        for r in 0..R {
+            centers[r] = isa.splat(means[r]);
+        }
+        let mut sums = [[isa.splat(0.0); S]; R];
+        let mut column = 0;
+        while column + S * I::LANES <= whole {
+            for r in 0..R {
+                for s in 0..S {
+                    let value = isa.load(x.add(r * columns + column + s * I::LANES));
+                    sums[r][s] = add::<I, SQUARES>(isa, sums[r][s], value, centers[r]);
+                }
+            }
+            column += S * I::LANES;
+        }
+        while column < whole {
+            for r in 0..R {
+                let value = isa.load(x.add(r * columns + column));
+                sums[r][0] = add::<I, SQUARES>(isa, sums[r][0], value, centers[r]);
+            }
+            column += I::LANES;
+        }
+        if column < columns {
+            let count = columns - column;
+            for r in 0..R {
+                // Lanes behind the row are 0 in both.
+                let value = isa.load_partial(x.add(r * columns + column), count);
+                let center = isa.load_partial([means[r]; MAX_LANES].as_ptr(), count);
+                sums[r][0] = add::<I, SQUARES>(isa, sums[r][0], value, center);
+            }
+        }
+        let mut made = [0.0; R];
+        if R == 4 {
+            let mut four = [isa.splat(0.0); 4];
+            for r in 0..R {
+                four[r] = sums[r][0];
+            }
+            made.copy_from_slice(&isa.reduce_add_four(four)[..R]);
+            return made;
+        }
+        for r in 0..R {
+            for s in 1..S {
+                sums[r][0] = isa.add(sums[r][0], sums[r][s]);
+            }
+            made[r] = isa.reduce_add(sums[r][0]);
+        }
+        made
+    }
+}
+
+#[inline(always)]
+fn add<I: Isa, const SQUARES: bool>(isa: I, sum: I::F32, value: I::F32, center: I::F32) -> I::F32 {
+    if !SQUARES {
+        return isa.add(sum, value);
+    }
+    let apart = isa.sub(value, center);
+    isa.mul_add(apart, apart, sum)
 }
 
 /// Rows to scale and shift; the last may be shorter.
@@ -274,8 +310,8 @@ pub(super) unsafe fn scale_shift<I: Isa>(isa: I, work: &Scaled) {
                 if !work.center.is_null() {
                     x = isa.sub(x, isa.load_up_to(work.center.add(column), count));
                 }
-                let [scale, shift] =
-                    [work.scale, work.shift].map(|line| isa.load_up_to(line.add(column), count));
+                let scale = isa.load_up_to(work.scale.add(column), count);
+                let shift = isa.load_up_to(work.shift.add(column), count);
                 let scaled = isa.mul_add(x, scale, shift);
                 let scaled = math::clamp(isa, scaled, work.min, work.max);
                 isa.store_up_to(out, scaled, count);
