@@ -10,8 +10,8 @@ use serde::{Deserialize, Serialize};
 /// Floats below which a row of factors is repeated: whole vectors, and fewer ends of rows.
 const ROW: usize = 64;
 
-/// `activation(x * scale + shift)`. Inputs: x `[.., c]`, scale `[c]`, shift `[c]`, all `F32`; scale and shift must be known when
-/// it is planned.
+/// `activation(x * scale + shift)`. Inputs: x `[.., c]`, scale and shift both `[c]` or both `[1]`, all `F32`; scale and shift must
+/// be known when it is planned.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct ScaleShift {
     /// Applied to the sum.
@@ -24,7 +24,8 @@ impl Operator for ScaleShift {
         let x = &inputs[0];
         let channels = x.shape.last().copied();
         for factor in &inputs[1..] {
-            if factor.rank() != 1 || factor.dims().last().copied() != channels {
+            let single = factor.dims() == [1] && inputs[1].shape == inputs[2].shape;
+            if !single && (factor.rank() != 1 || factor.dims().last().copied() != channels) {
                 return Err(OpError::invalid(format!(
                     "a scale or shift of shape {} does not fit the channels of shape {}",
                     factor.shape, x.shape
@@ -100,6 +101,10 @@ mod tests {
             assert!(run_op_knowing(ScaleShift { activation: None }, &inputs[..2], 1..2).is_err());
             assert!(run_op(ScaleShift { activation: None }, &inputs).is_err());
         }
+        let numbers = [vec![1.0f32, 2.0, 3.0], vec![2.0], vec![0.5]];
+        let numbers = numbers.map(|values| Tensor::from_slice([values.len()], &values).unwrap());
+        let y = run_op_knowing(ScaleShift { activation: None }, &numbers, 1..3).unwrap();
+        assert_eq!(y.as_slice::<f32>().unwrap(), [2.5, 4.5, 6.5]);
         let misfit = [[1, 3], [2, 1], [2, 1]]
             .map(|shape| Tensor::from_slice(shape, &[1.0f32; 3][..shape[0] * shape[1]]));
         let misfit = misfit.map(Result::unwrap);

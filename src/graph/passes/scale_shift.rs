@@ -48,7 +48,7 @@ struct Joined {
     op: ScaleShift,
 }
 
-/// A value times a factor plus a summand for each of its channels.
+/// A value times a factor plus a summand for each of its channels, or one for all.
 struct Line {
     x: ValueId,
     scale: Vec<f32>,
@@ -59,20 +59,22 @@ fn join(graph: &Graph, index: &Index, shapes: &Shapes, position: usize) -> Optio
     let node = &graph.nodes[position];
     if let (Op::Unary(unary), &[x]) = (&node.op, node.inputs.as_slice()) {
         let Line { x, scale, shift } =
-            line(graph, shapes, graph.only_for(index, x)?).filter(|_| worth(unary.0))?;
+            line(graph, index, shapes, graph.only_for(index, x)?).filter(|_| worth(unary.0))?;
         return Some(Joined { x, scale, shift, op: ScaleShift { activation: Some(unary.0) } });
     }
-    let Line { x, scale, shift } = line(graph, shapes, node).filter(|_| matches!(node.op, Op::Binary(_)))?;
-    let before = line(graph, shapes, graph.only_for(index, x)?)?;
-    let shift =
-        shift.iter().zip(&before.shift).zip(&scale).map(|((shift, before), scale)| before * scale + shift);
-    let (shift, scales) = (shift.collect(), before.scale.iter().zip(&scale));
-    let scale = scales.map(|(before, scale)| before * scale).collect();
+    let Line { x, scale, shift } =
+        line(graph, index, shapes, node).filter(|_| matches!(node.op, Op::Binary(_)))?;
+    let before = line(graph, index, shapes, graph.only_for(index, x)?)?;
+    // One number is that of every channel.
+    let channels = scale.len().max(before.scale.len());
+    let of = |values: &[f32], channel: usize| values.get(channel).or(values.first()).copied().unwrap_or(0.0);
+    let shift = (0..channels).map(|at| of(&before.shift, at) * of(&scale, at) + of(&shift, at)).collect();
+    let scale = (0..channels).map(|at| of(&before.scale, at) * of(&scale, at)).collect();
     Some(Joined { x: before.x, scale, shift, op: ScaleShift { activation: None } })
 }
 
 /// What a node computes, when it is such a line.
-fn line(graph: &Graph, shapes: &Shapes, node: &Node) -> Option<Line> {
+fn line(graph: &Graph, index: &Index, shapes: &Shapes, node: &Node) -> Option<Line> {
     let vector = |value: ValueId| Some(graph.constants.get(&value)?.as_slice::<f32>().ok()?.to_vec());
     match (&node.op, node.inputs.as_slice()) {
         (Op::ScaleShift(ScaleShift { activation: None }), &[x, scale, shift]) => {
@@ -87,7 +89,15 @@ fn line(graph: &Graph, shapes: &Shapes, node: &Node) -> Option<Line> {
             if !fits || !shapes.same(x, output) {
                 return None;
             }
-            let values = per_channel(graph.constants.get(&constant)?, dims.last().copied().flatten()?)?;
+            // Who calls need not keep to the declared shape, so a number stays one.
+            let values = match graph.constant_float(constant) {
+                Some(value) => vec![value],
+                None => {
+                    let tensor = graph.constants.get(&constant).filter(|tensor| tensor.len() > 1)?;
+                    let known = tensor.shape().len() <= 1 || index.producer(x).is_some();
+                    per_channel(tensor, dims.last().copied().flatten()?).filter(|_| known)?
+                }
+            };
             let all = |value: f32| vec![value; values.len()];
             let negated = || values.iter().map(|value| -value).collect();
             let (scale, shift) = match (function.0, turned) {
@@ -139,6 +149,16 @@ mod tests {
             b.push(Unary(U::Relu), &[x])
         });
         assert_eq!(operators, ["ScaleShift"]);
+    }
+
+    #[test]
+    fn numbers_fit_every_shape() {
+        let made = graph(&[0, 1], |b, x| {
+            let x = with(b, B::Mul, x, &[1], false);
+            let x = with(b, B::Add, x, &[], false);
+            b.push(Unary(U::Relu), &[x])
+        });
+        assert_eq!(operators_after(&made, &wave(&[7]), join_scale_shift), ["ScaleShift"]);
     }
 
     #[test]
