@@ -375,8 +375,9 @@ pub(super) unsafe fn depthwise<I: Isa, F: Format>(isa: I, line: &Line<'_, F>) {
         match (conv.kernel_width, conv.stride[1], conv.dilation[1]) {
             (3, 1, 1) => tiles::<I, F, 3, 1>(isa, line),
             (3, 2, 1) => tiles::<I, F, 3, 2>(isa, line),
-            (5, 1, 1) => tiles::<I, F, 5, 1>(isa, line),
-            (5, 2, 1) => tiles::<I, F, 5, 2>(isa, line),
+            // Written out without vectors, tiles of five columns are long and no faster.
+            (5, 1, 1) if const { I::TILE_ROWS[0] >= LONG } => tiles::<I, F, 5, 1>(isa, line),
+            (5, 2, 1) if const { I::TILE_ROWS[0] >= LONG } => tiles::<I, F, 5, 2>(isa, line),
             _ if conv.kernel_width > 1 => any_tiles(isa, line),
             _ => pixels(isa, line),
         }

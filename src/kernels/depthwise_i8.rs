@@ -179,7 +179,12 @@ pub(super) unsafe fn depthwise_i8<I: Isa, const FAST: bool>(isa: I, line: &LineI
     let mut run = Blocks { channels: 0..0, columns: 0..0, stride: 1, step: conv.out_channels };
     // What is left: of the columns at both ends of the line, all channels from the first one.
     let (mut left, mut first) = ([0..width, width..width], line.channels.start);
-    if line.finish.kind == Kind::Bytes && matches!((kernel, stride, conv.dilation[1]), (3 | 5, 1 | 2, 1)) {
+    // Written out without vectors of bytes, all of these tiles would be a quarter of a megabyte.
+    let many = const { I::TILE_ROWS[0] >= 8 };
+    if many
+        && line.finish.kind == Kind::Bytes
+        && matches!((kernel, stride, conv.dilation[1]), (3 | 5, 1 | 2, 1))
+    {
         if is_doubled(conv, block) && line.channels.len() == conv.out_channels {
             // Pixels whose columns all exist, in pairs.
             let start = conv.pad_left.min(width);
@@ -200,10 +205,10 @@ pub(super) unsafe fn depthwise_i8<I: Isa, const FAST: bool>(isa: I, line: &LineI
     unsafe {
         match (kernel, run.stride) {
             _ if run.channels.is_empty() => {}
-            (3, 1) => blocks::<I, FAST, 3, 1>(isa, line, &run),
-            (3, 2) => blocks::<I, FAST, 3, 2>(isa, line, &run),
-            (5, 1) => blocks::<I, FAST, 5, 1>(isa, line, &run),
-            (5, 2) => blocks::<I, FAST, 5, 2>(isa, line, &run),
+            (3, 1) if many => blocks::<I, FAST, 3, 1>(isa, line, &run),
+            (3, 2) if many => blocks::<I, FAST, 3, 2>(isa, line, &run),
+            (5, 1) if many => blocks::<I, FAST, 5, 1>(isa, line, &run),
+            (5, 2) if many => blocks::<I, FAST, 5, 2>(isa, line, &run),
             _ => {}
         }
         let channels = first..line.channels.end;
@@ -215,8 +220,8 @@ pub(super) unsafe fn depthwise_i8<I: Isa, const FAST: bool>(isa: I, line: &LineI
                 _ if width < PIXELS => pixels::<I, FAST>(isa, line, columns, channels.clone()),
                 (3, 1, 1) => tiles::<I, FAST, 3, 1>(isa, line, columns, channels.clone()),
                 (3, 2, 1) => tiles::<I, FAST, 3, 2>(isa, line, columns, channels.clone()),
-                (5, 1, 1) => tiles::<I, FAST, 5, 1>(isa, line, columns, channels.clone()),
-                (5, 2, 1) => tiles::<I, FAST, 5, 2>(isa, line, columns, channels.clone()),
+                (5, 1, 1) if many => tiles::<I, FAST, 5, 1>(isa, line, columns, channels.clone()),
+                (5, 2, 1) if many => tiles::<I, FAST, 5, 2>(isa, line, columns, channels.clone()),
                 _ => pixels::<I, FAST>(isa, line, columns, channels.clone()),
             }
         }
