@@ -6,7 +6,7 @@
 
 use super::error::{KernelError, expect_length, product};
 use super::isa::Isa;
-use super::norm::Channels;
+use super::norm::{Channels, repeats};
 use super::product::Epilogue;
 use super::table::Kernels;
 use super::threads::Threads;
@@ -16,8 +16,6 @@ const KERNEL: &str = "instance_norm";
 const PART: usize = 4 * 1024;
 /// Rows of a part, at least: what it gives is two rows.
 const ROWS: usize = 8;
-/// Columns below which channels are repeated, to a multiple of so many.
-const COLUMNS: usize = 64;
 
 /// The geometry: images of so many pixels and channels.
 #[derive(Clone, Copy, Debug)]
@@ -35,9 +33,7 @@ impl InstanceNormPlan {
     /// Fails on sizes beyond what can be addressed.
     pub fn new(images: usize, pixels: usize, channels: usize) -> Result<InstanceNormPlan, KernelError> {
         product(KERNEL, "x", &[images, pixels, channels])?;
-        // COLUMNS is a power of two: what divides it and the channels is the channels' lowest bit.
-        let common = channels & channels.wrapping_neg();
-        let repeated = if (1..COLUMNS).contains(&channels) { COLUMNS / common } else { 1 };
+        let repeated = repeats(channels);
         let columns = product(KERNEL, "channels", &[channels, repeated, 2])? / 2;
         let rows = (PART / columns.max(1)).max(ROWS);
         Ok(InstanceNormPlan { images, pixels, channels, repeated, rows })

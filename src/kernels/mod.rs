@@ -67,7 +67,7 @@ pub use gemm_bf16::PackedBf16;
 pub use instance_norm::InstanceNormPlan;
 pub use inverted_residual::{InvertedResidualPlan, Stage};
 pub use map::{Activation, Unary, unary_f64};
-pub use norm::{Channels, RowNorm};
+pub use norm::{Channels, RowNorm, repeats};
 pub use pack::{BLayout, PackedB, PackedView, PanelWidth, pack_into, packed_len};
 pub use panels::{PANEL_WIDTHS, out_of_panels};
 pub use pool::{Pool, Pool2d};

@@ -34,6 +34,15 @@ pub struct Channels<'a> {
     pub shift: &'a [f32],
 }
 
+/// How often channels stand side by side in a row for [`Kernels::scale_shift`], so that it is whole groups of vectors.
+pub fn repeats(channels: usize) -> usize {
+    /// Columns below which channels are repeated, to a multiple of so many: a power of two.
+    const COLUMNS: usize = 64;
+    // What divides both is the channels' lowest bit.
+    let common = channels & channels.wrapping_neg();
+    if (1..COLUMNS).contains(&channels) { COLUMNS / common } else { 1 }
+}
+
 impl Kernels {
     /// For each row of `columns` elements: `out = (x - mean) / sqrt(variance + epsilon) * scale + shift`, with the variance
     /// over the row (of `x` itself when not centred).

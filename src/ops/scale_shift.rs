@@ -7,9 +7,6 @@ use crate::{
 };
 use serde::{Deserialize, Serialize};
 
-/// Floats below which a row of factors is repeated: whole vectors, and fewer ends of rows.
-const ROW: usize = 64;
-
 /// `activation(x * scale + shift)`. Inputs: x `[.., c]`, scale and shift both `[c]` or both `[1]`, all `F32`; scale and shift must
 /// be known when it is planned.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -55,13 +52,9 @@ impl Operator for ScaleShift {
     }
 }
 
-/// The values as often as it takes for [`ROW`] of them and for whole vectors of up to 16.
+/// The values as often as makes rows of whole vectors.
 fn repeated(values: &[f32]) -> Result<AlignedVec<f32>, TensorError> {
-    let mut times = 1;
-    while !values.is_empty() && values.len() * times < ROW {
-        times = if times == 1 { 16 } else { times * 2 };
-    }
-    let mut made = AlignedVec::<f32>::for_overwrite(values.len() * times)?;
+    let mut made = AlignedVec::<f32>::for_overwrite(values.len() * kernels::repeats(values.len()))?;
     made.as_mut_slice().chunks_exact_mut(values.len().max(1)).for_each(|row| row.copy_from_slice(values));
     Ok(made)
 }

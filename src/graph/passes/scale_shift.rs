@@ -11,7 +11,7 @@ use crate::{
 
 /// The same graph with [`ScaleShift`] in place of two or more operators each.
 pub(super) fn join_scale_shift(mut graph: Graph, machine: &Machine<'_>) -> Graph {
-    let index = Index::of(&graph);
+    let mut index = Index::of(&graph);
     let could = |node: &Node| {
         matches!(node.op, Op::Binary(_) | Op::Unary(_))
             && node
@@ -23,7 +23,6 @@ pub(super) fn join_scale_shift(mut graph: Graph, machine: &Machine<'_>) -> Graph
         return graph;
     }
     let shapes = Shapes::of(&graph, machine);
-    let mut index = index;
     for position in 0..graph.nodes.len() {
         let Some(Joined { x, scale, shift, op }) = join(&graph, &index, &shapes, position) else { continue };
         let channels = scale.len();
